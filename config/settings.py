@@ -234,6 +234,12 @@ class Settings(BaseSettings):
         "themselves stay. At least 30d. Empty: for ever.",
     )
 
+    staff_log_retention: RetentionTime = Field(
+        default=730 * DAY,
+        description="How long the log of the staff site stays, such as 730d. At least 30d. "
+        "Empty: for ever.",
+    )
+
     revenue_event: str = Field(
         default="order_completed", min_length=1, description="The event that is an order."
     )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import ClassVar, Literal, NamedTuple
 
-from sqlalchemy import BigInteger, Column, Identity, Integer, bindparam, insert, select
+from sqlalchemy import BigInteger, Column, Identity, Integer, bindparam, delete, insert, select
 from sqlmodel import Field, SQLModel
 
 from config.clock.times import Instant
@@ -14,6 +14,7 @@ StaffActName = Literal[
     "removed a user",
     "set a password",
     "changed a role",
+    "set a time zone",
     "signed in",
     "signed out",
     "changed the password",
@@ -30,14 +31,14 @@ COMMAND_LINE = "command line"
 
 
 class StaffActRow(SQLModel, table=True):
-    """One act of a user of the staff site. Rows are never changed."""
+    """One act of a user of the staff site. Rows are never changed; retention deletes old ones."""
 
     __tablename__: ClassVar[str] = "staff_act"
 
     id: int = Field(
         sa_column=Column(BigInteger().with_variant(Integer, "sqlite"), Identity(), primary_key=True)
     )
-    at: Instant = Field(sa_type=BigInteger)
+    at: Instant = Field(sa_type=BigInteger, index=True)
     name: str = Field(description="of the user")
     act: str = Field(description="StaffActName")
     profile_id: int | None = Field(
@@ -56,6 +57,14 @@ _LATEST = (
     .limit(bindparam("most", type_=BigInteger))
 )
 _AFTER_ALL = 2**62
+_DELETE_OLD = delete(_acts).where(
+    _c.id.in_(
+        select(_c.id)
+        .where(_c.at < bindparam("before", type_=BigInteger))
+        .order_by(_c.at)
+        .limit(bindparam("most", type_=BigInteger))
+    )
+)
 
 
 class StaffAct(NamedTuple):
@@ -75,6 +84,11 @@ def record_act(
     """Record an act in the transaction that does it."""
     row = {"at": tx.now, "name": name, "act": act, "profile_id": profile_id, "about": about}
     tx.conn.execute(_INSERT, row)
+
+
+def delete_acts(tx: Tx, before: Instant, most: int) -> int:
+    """Delete at most `most` acts from before a time, the oldest first; returns how many."""
+    return tx.conn.execute(_DELETE_OLD, {"before": before, "most": most}).rowcount
 
 
 def latest_acts(tx: Tx, most: int, before: int | None = None) -> Iterator[StaffAct]:

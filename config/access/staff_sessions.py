@@ -7,7 +7,7 @@ from typing import ClassVar
 from sqlalchemy import BigInteger, bindparam, delete, insert, select
 from sqlmodel import Field, SQLModel
 
-from config.access.staff_users import StaffUser, staff_users
+from config.access.staff_users import USER_COLUMNS, StaffUser, staff_users
 from config.clock.times import HOUR, Instant, Seconds
 from config.database.engine import Tx, table_of
 
@@ -31,7 +31,7 @@ _c, _u = _sessions.c, staff_users.c
 _NOW = bindparam("now", type_=BigInteger)
 _INSERT = insert(_sessions)
 _USER = (
-    select(_u.name, _u.role, _u.is_one_time, _u.made_at)
+    select(*USER_COLUMNS)
     .join_from(_sessions, staff_users, _u.name == _c.name)
     # A session that is older than its user is of an earlier user with the same name.
     .where(_c.digest == bindparam("of_digest"), _c.ends_at > _NOW, _c.made_at >= _u.made_at)

@@ -4,11 +4,21 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar, Literal, NamedTuple, get_args
 
-from sqlalchemy import BigInteger, BindParameter, bindparam, delete, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    String,
+    bindparam,
+    delete,
+    insert,
+    select,
+    update,
+)
 from sqlmodel import Field, SQLModel
 
 from config.access.passwords import LONGEST, NOBODYS, SHORTEST, hash_password, is_password
 from config.clock.times import Instant
+from config.clock.zones import zone_name
 from config.database.engine import Tx, table_of
 from config.errors import SegueError
 
@@ -29,13 +39,16 @@ class StaffUserRow(SQLModel, table=True):
     password: str = Field(description="its hash: config/access/passwords.py")
     is_one_time: bool = Field(description="whether the password must be changed at the next login")
     made_at: Instant = Field(sa_type=BigInteger)
+    timezone: str | None = Field(default=None, description="IANA name; None: the policy's zone")
 
 
 staff_users = table_of(StaffUserRow)
 _c = staff_users.c
 _OF_NAME: BindParameter[str] = bindparam("of_name")
-_ALL = select(_c.name, _c.role, _c.is_one_time, _c.made_at).order_by(_c.name)
-_ONE = select(_c.name, _c.role, _c.is_one_time, _c.made_at).where(_c.name == _OF_NAME)
+# The columns of StaffUser.
+USER_COLUMNS = (_c.name, _c.role, _c.is_one_time, _c.made_at, _c.timezone)
+_ALL = select(*USER_COLUMNS).order_by(_c.name)
+_ONE = select(*USER_COLUMNS).where(_c.name == _OF_NAME)
 _HASH = select(_c.password).where(_c.name == _OF_NAME)
 _INSERT = insert(staff_users)
 _SET_PASSWORD = (
@@ -44,16 +57,22 @@ _SET_PASSWORD = (
     .values(password=bindparam("new_hash"), is_one_time=bindparam("one_time"))
 )
 _SET_ROLE = update(staff_users).where(_c.name == _OF_NAME).values(role=bindparam("new_role"))
+_SET_TIMEZONE = (
+    update(staff_users)
+    .where(_c.name == _OF_NAME)
+    .values(timezone=bindparam("new_timezone", type_=String))
+)
 _DELETE = delete(staff_users).where(_c.name == _OF_NAME)
 
 
 class StaffUser(NamedTuple):
-    """A user, without the password's hash."""
+    """A user, without the password's hash. timezone: None for that of the policy."""
 
     name: str
     role: Role
     is_one_time: bool
     made_at: Instant
+    timezone: str | None
 
     def may(self, role: Role) -> bool:
         """Whether the user has this role or one that includes it."""
@@ -79,7 +98,7 @@ def add_user(tx: Tx, name: str, role: str, password: str, *, one_time: bool) -> 
         "made_at": tx.now,
     }
     tx.conn.execute(_INSERT, row)
-    return StaffUser(name=name, role=checked, is_one_time=one_time, made_at=tx.now)
+    return StaffUser(name=name, role=checked, is_one_time=one_time, made_at=tx.now, timezone=None)
 
 
 def set_password(tx: Tx, name: str, password: str, *, one_time: bool) -> None:
@@ -93,6 +112,20 @@ def set_role(tx: Tx, name: str, role: str) -> None:
     """Give a user another role. Raises SegueError for an unknown user or role."""
     given = {"of_name": name.lower(), "new_role": _checked_role(role)}
     if not tx.conn.execute(_SET_ROLE, given).rowcount:
+        raise SegueError(_unknown(name))
+
+
+def set_timezone(tx: Tx, name: str, timezone: str | None) -> None:
+    """Give a user a time zone of their own; None: that of the policy.
+
+    Raises SegueError for an unknown user or zone.
+    """
+    if timezone is not None and zone_name(timezone) is None:
+        raise SegueError(
+            f"{timezone!r} is not a time zone; use an IANA name, such as Europe/Berlin"
+        )
+    given = {"of_name": name.lower(), "new_timezone": zone_name(timezone)}
+    if not tx.conn.execute(_SET_TIMEZONE, given).rowcount:
         raise SegueError(_unknown(name))
 
 

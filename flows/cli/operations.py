@@ -118,8 +118,8 @@ def tidy(context: typer.Context) -> None:
     both = retention.apply(), retention.apply()
     removed = Removed(*map(sum, zip(*both, strict=True)))
     say(
-        f"removed {removed.messages} messages, {removed.passages} passages and the properties of "
-        f"{removed.events} events"
+        f"removed {removed.messages} messages, {removed.passages} passages, the properties of "
+        f"{removed.events} events and {removed.acts} acts of the staff's log"
     )
 
 

@@ -7,7 +7,14 @@ import typer
 from config.access.passwords import random_password
 from config.access.staff_acts import COMMAND_LINE, record_act
 from config.access.staff_sessions import end_sessions
-from config.access.staff_users import add_user, list_users, remove_user, set_password, set_role
+from config.access.staff_users import (
+    add_user,
+    list_users,
+    remove_user,
+    set_password,
+    set_role,
+    set_timezone,
+)
 from config.clock.times import format_instant
 from config.settings import load_settings
 from flows.cli.output import AsJson, opened, print_json, say, show_table
@@ -73,6 +80,21 @@ def role_command(
 
 
 @commands.command()
+def timezone(
+    context: typer.Context,
+    name: str,
+    zone: Annotated[
+        str, typer.Argument(help="Such as Europe/Berlin; `policy`: that of the policy.")
+    ],
+) -> None:
+    """Show a user the times of the site in their own time zone."""
+    with opened(context).db.transaction() as tx:
+        set_timezone(tx, name, None if zone == "policy" else zone)
+        record_act(tx, COMMAND_LINE, "set a time zone", about=f"{name.lower()}, {zone}")
+    say(f"{name} sees times in {'the time zone of the policy' if zone == 'policy' else zone}")
+
+
+@commands.command()
 def remove(context: typer.Context, name: str) -> None:
     """Remove a user, and end their sessions. Their name stays in the log."""
     with opened(context).db.transaction() as tx:
@@ -89,14 +111,22 @@ def list_command(context: typer.Context, as_json: AsJson = False) -> None:
         users = list_users(tx)
     if as_json:
         rows = [
-            {"name": one.name, "role": one.role, "added_at": format_instant(one.made_at)}
+            {
+                "name": one.name,
+                "role": one.role,
+                "added_at": format_instant(one.made_at),
+                "timezone": one.timezone,
+            }
             for one in users
         ]
         print_json({"users": rows})
         return
     show_table(
-        ("name", "role", "added"),
-        [(one.name, one.role, format_instant(one.made_at)) for one in users],
+        ("name", "role", "added", "time zone"),
+        [
+            (one.name, one.role, format_instant(one.made_at), one.timezone or "of the policy")
+            for one in users
+        ],
     )
 
 

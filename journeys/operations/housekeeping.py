@@ -92,7 +92,8 @@ class Housekeeping:
         removed = self._retention.apply()
         if any(removed):
             log.info(
-                "retention: removed %d messages, %d passages and the properties of %d events",
+                "retention: removed %d messages, %d passages, the properties of %d events and %d "
+                "acts of the staff's log",
                 *removed,
             )
 

@@ -3,6 +3,7 @@
 - Messages that are long over are removed with their devices, when also their enrollment ended long
   ago. `message_total` counts them; `past_message` keeps what provider reports and goals need.
 - Passages are removed. `passage_total` counts them; `experiment_arm` keeps the arms of profiles.
+- Acts are removed from the log of the staff site.
 - Of processed events the properties are removed, unless a condition reads those of events with this
   name, or reports do: orders, survey answers, opens and clicks. The row stays, because all-time
   conditions count it and its `dedupe_key` makes a repeated call change nothing.
@@ -34,6 +35,7 @@ from sqlalchemy import (
 from channels.messages import messages, past
 from channels.messages.transitions import is_open
 from channels.rules.caps import reach
+from config.access.staff_acts import delete_acts
 from config.clock.times import DAY, Instant, Seconds
 from config.database.arrays import InsertRows, any_of, insert_or_update, one_of, rows_of
 from config.database.buckets import in_buckets
@@ -68,11 +70,14 @@ _m, _e, _p, _v = messages.c, enrollments.c, passages.c, events.c
 
 
 class Removed(NamedTuple):
-    """How many messages and passages were removed, and how many events lost their properties."""
+    """How many messages and passages were removed, how many events lost their properties, and how
+    many acts were removed from the log of the staff site.
+    """
 
     messages: int
     passages: int
     events: int
+    acts: int
 
 
 class Retention:
@@ -96,6 +101,7 @@ class Retention:
         self._messages = None if of_messages is None else max(of_messages, caps)
         self._passages = settings.passage_retention
         self._events = settings.event_retention
+        self._acts = settings.staff_log_retention
         self._reported = {settings.revenue_event, settings.satisfaction_event, *FEEDBACK_EVENTS}
 
     def apply(self) -> Removed:
@@ -107,6 +113,7 @@ class Retention:
             self._apply(self._messages, self._remove_messages),
             self._apply(self._passages, self._remove_passages),
             self._apply(self._events, self._remove_properties),
+            self._apply(self._acts, self._remove_acts),
         )
 
     def _apply(
@@ -121,6 +128,10 @@ class Retention:
             if not more:
                 break
         return removed
+
+    def _remove_acts(self, tx: Tx, before: Instant) -> tuple[int, bool]:
+        removed = delete_acts(tx, before, self._chunk)
+        return removed, removed == self._chunk
 
     def _remove_messages(self, tx: Tx, before: Instant) -> tuple[int, bool]:
         window = self._window(tx, "message", before)

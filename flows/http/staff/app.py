@@ -12,13 +12,23 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from config.access.same_origin import OwnPagesOnly
 from flows.app import Segue
 from flows.http.limits.guessing import Guesses
-from flows.http.staff import approvals, people, reports, segments, sign_in, staff_log, today
+from flows.http.staff import (
+    account,
+    approvals,
+    people,
+    reports,
+    segments,
+    sign_in,
+    staff_log,
+    today,
+)
 from flows.http.staff.journeys import journey, message_preview
 from flows.http.staff.rendering import style_sheets
 from flows.http.staff.site import PEER, Site
 
 _PARTS = (
     sign_in,
+    account,
     today,
     people,
     journey,

@@ -40,23 +40,47 @@ _HEADERS = {
 
 
 class StaffPages:
-    """Renders the pages. All values are HTML-escaped. zone: of the times, an IANA name."""
+    """Renders the pages. All values are HTML-escaped.
+
+    zone: of the times for users who have none of their own, an IANA name.
+    """
 
     def __init__(self, brand: str, zone: str) -> None:
-        self._templates = Environment(
-            autoescape=True,
-            undefined=StrictUndefined,
-            loader=FileSystemLoader(_HERE / "templates"),
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self._templates.globals.update(brand=brand, zone=zone, sheets=list(_URLS), **words.GLOBALS)
-        self._templates.filters.update(words.filters(zone))
+        self._brand = brand
+        self._zone = zone
+        self._by_zone: dict[str, Environment] = {}
 
-    def page(self, template: str, values: Mapping[str, Any], status: int = 200) -> Response:
-        """Render a template. `values` has at least `title` and `visit`, None if signed out."""
-        html = self._templates.get_template(f"{template}.html").render(values)
-        return HTMLResponse(html, status, headers=_HEADERS)
+    def _templates(self, zone: str) -> Environment:
+        """The templates for times in a zone."""
+        if zone not in self._by_zone:
+            templates = Environment(
+                autoescape=True,
+                undefined=StrictUndefined,
+                loader=FileSystemLoader(_HERE / "templates"),
+                trim_blocks=True,
+                lstrip_blocks=True,
+            )
+            templates.globals.update(
+                brand=self._brand, zone=zone, sheets=list(_URLS), **words.GLOBALS
+            )
+            templates.filters.update(words.filters(zone))
+            self._by_zone[zone] = templates
+        return self._by_zone[zone]
+
+    def page(
+        self,
+        template: str,
+        values: Mapping[str, Any],
+        status: int = 200,
+        *,
+        zone: str | None = None,
+    ) -> Response:
+        """Render a template. `values` has at least `title` and `visit`, None if signed out.
+
+        zone: of the times.
+        """
+        found = self._templates(zone or self._zone).get_template(f"{template}.html")
+        return HTMLResponse(found.render(values), status, headers=_HEADERS)
 
     def notice(self, status: int, title: str, *paragraphs: str) -> Response:
         """A page with text only."""

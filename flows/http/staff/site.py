@@ -58,10 +58,15 @@ class Visit(NamedTuple):
     def segue(self) -> Segue:
         return self.site.segue
 
+    @property
+    def zone(self) -> str:
+        """The user's time zone, an IANA name."""
+        return self.user.timezone or self.segue.policy.timezone
+
     def page(self, template: str, title: str, status: int = 200, **values: Any) -> Response:
         """Render a template; `here` is the section that the navigation marks."""
         given = {"here": self.request.url.path, **values, "title": title, "visit": self}
-        return self.site.pages.page(template, given, status)
+        return self.site.pages.page(template, given, status, zone=self.zone)
 
     def notice(self, status: int, title: str, *paragraphs: str) -> Response:
         """A page with text only, under the navigation."""

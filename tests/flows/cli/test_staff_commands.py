@@ -44,12 +44,21 @@ def test_users_are_added_and_removed(sqlite_house: House) -> None:
     assert "editor" in staff("list").stdout
     assert "Zoe is admin now" in staff("role", "Zoe", "admin").stdout
     assert orjson.loads(staff("list", "--json").stdout)["users"][0]["role"] == "admin"
+    assert "zoe sees times in Asia/Tokyo" in staff("timezone", "zoe", "Asia/Tokyo").stdout
+    assert orjson.loads(staff("list", "--json").stdout)["users"][0]["timezone"] == "Asia/Tokyo"
+    unknown = staff("timezone", "zoe", "Tokyo")
+    assert "'Tokyo' is not a time zone" in str(unknown.exception)
+    assert "that of the policy" in staff("timezone", "--help").stdout
+    staff("timezone", "zoe", "policy")
+    assert orjson.loads(staff("list", "--json").stdout)["users"][0]["timezone"] is None
     assert "zoe is removed" in staff("remove", "zoe").stdout
     assert orjson.loads(staff("list", "--json").stdout) == {"users": []}
     with db.transaction() as tx:
         acts = [(one.name, one.act, one.about) for one in latest_acts(tx, 9)]
     assert acts == [
         (COMMAND_LINE, "removed a user", "zoe"),
+        (COMMAND_LINE, "set a time zone", "zoe, policy"),
+        (COMMAND_LINE, "set a time zone", "zoe, Asia/Tokyo"),
         (COMMAND_LINE, "changed a role", "zoe, admin"),
         (COMMAND_LINE, "set a password", "zoe"),
         (COMMAND_LINE, "added a user", "zoe, editor"),

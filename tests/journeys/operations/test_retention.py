@@ -12,6 +12,7 @@ from sqlalchemy import func, select, union_all
 from channels.feedback.apply import apply
 from channels.messages import message_devices, messages, past_messages
 from channels.providers.webhook import Feedback
+from config.access.staff_acts import latest_acts, record_act
 from config.clock.times import DAY, Instant
 from config.database.engine import Database
 from config.policy import Policy
@@ -233,7 +234,7 @@ def _report(kind: Any, message_id: int, **more: Any) -> Feedback:
 def tidy(house: House, **sizes: int) -> Removed:
     """Apply the retention until nothing is left to do."""
     applying = Retention(house.segue.engine, house.segue.settings, **sizes)
-    removed = Removed(0, 0, 0)
+    removed = Removed(0, 0, 0, 0)
     while any(some := applying.apply()):
         removed = Removed(*map(sum, zip(removed, some, strict=True)))
     return removed
@@ -275,6 +276,18 @@ def test_retention_changes_no_decision_and_no_report(db: Database, without: Data
         assert arms >= PEOPLE - 1
     assert seen.not_sent["capped"] > 0
     assert tidy(ours.house).messages > 0
+
+
+def test_old_acts_are_removed_from_the_log_of_the_staff_site(house: House) -> None:
+    house.open()
+    for age in (0, 1, 2, 700):
+        house.later(f"{age}d")
+        with house.db.transaction() as tx:
+            record_act(tx, "zoe", "signed in", about=f"{age}")
+    house.later("31d")
+    assert tidy(house, chunk=1).acts == 3
+    with house.db.transaction(write=False) as tx:
+        assert [one.about for one in latest_acts(tx, 9)] == ["700"]
 
 
 def test_nothing_young_or_in_progress_is_removed(db: Database) -> None:

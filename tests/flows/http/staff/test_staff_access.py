@@ -110,6 +110,26 @@ def test_a_role_may_do_what_it_names(site: House) -> None:
     assert "Stop everything" not in viewer.read("/")
 
 
+def test_a_user_sees_times_in_their_own_zone(site: House) -> None:
+    staff, other = Staff(site), Staff(site, name="amy")
+    assert "Times are in UTC" in staff.get("/").text
+    assert "Mon 2 Mar 2026, 10:00" in staff.get("/").text
+    saved = staff.post("/account", {"timezone": " Asia/Tokyo "})
+    assert (saved.status_code, saved.headers["location"]) == (303, "/account")
+    assert "Times are in Asia/Tokyo" in staff.get("/").text
+    assert "Mon 2 Mar 2026, 19:00" in staff.get("/").text
+    assert 'value="Asia/Tokyo"' in staff.get("/account").text
+    assert "Times are in UTC" in other.get("/").text
+    assert [one.about for one in staff.acts() if one.act == "set a time zone"] == [
+        "zoe, Asia/Tokyo"
+    ]
+    refused = staff.post("/account", {"timezone": "<Tokyo>"})
+    assert refused.status_code == 400
+    assert "&#39;&lt;Tokyo&gt;&#39; is not a time zone" in refused.text
+    staff.post("/account", {"timezone": ""})
+    assert "Times are in UTC" in staff.get("/").text
+
+
 def test_a_one_time_password_is_replaced_first(site: House) -> None:
     staff = Staff(site)
     with site.db.transaction() as tx:

@@ -23,7 +23,7 @@ PAGES = (
     *("/yardstick", "/journeys/win-back/report", "/journeys/welcome/experiment?step=which+nudge"),
 )
 ONLY_WITH_PEOPLE = (
-    *("/stop", "/journeys", "/journeys/welcome", "/segments", "/staff", "/password"),
+    *("/stop", "/journeys", "/journeys/welcome", "/segments", "/staff", "/password", "/account"),
     *("/people/1", f"{MAIL}&person=1"),
     *("/journeys/win-back/people?step=we+miss+you", "/journeys/win-back/stop"),
 )
