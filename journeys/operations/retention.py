@@ -110,10 +110,10 @@ class Retention:
         The next call continues. Where one has nothing left to do, the one after it begins anew.
         """
         return Removed(
-            self._apply(self._messages, self._remove_messages),
-            self._apply(self._passages, self._remove_passages),
-            self._apply(self._events, self._remove_properties),
-            self._apply(self._acts, self._remove_acts),
+            messages=self._apply(self._messages, self._remove_messages),
+            passages=self._apply(self._passages, self._remove_passages),
+            events=self._apply(self._events, self._remove_properties),
+            acts=self._apply(self._acts, self._remove_acts),
         )
 
     def _apply(

@@ -234,7 +234,7 @@ def _report(kind: Any, message_id: int, **more: Any) -> Feedback:
 def tidy(house: House, **sizes: int) -> Removed:
     """Apply the retention until nothing is left to do."""
     applying = Retention(house.segue.engine, house.segue.settings, **sizes)
-    removed = Removed(0, 0, 0, 0)
+    removed = Removed(messages=0, passages=0, events=0, acts=0)
     while any(some := applying.apply()):
         removed = Removed(*map(sum, zip(removed, some, strict=True)))
     return removed
