@@ -327,6 +327,12 @@ class Settings(BaseSettings):
         "device.",
     )
 
+    testers: dict[str, tuple[str, ...]] = Field(
+        default={},
+        description="Who may get test messages from the staff site, by channel, as JSON: "
+        '{"email": ["me@shop.example"], "sms": ["+447700900001"], "push": ["ios:TOKEN"]}.',
+    )
+
     @model_validator(mode="after")
     def _default_public_url(self) -> Self:
         if not self.public_url:

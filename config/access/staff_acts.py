@@ -3,7 +3,17 @@
 from collections.abc import Iterator
 from typing import ClassVar, Literal, NamedTuple
 
-from sqlalchemy import BigInteger, Column, Identity, Integer, bindparam, delete, insert, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Identity,
+    Integer,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+)
 from sqlmodel import Field, SQLModel
 
 from config.clock.times import Instant
@@ -20,6 +30,7 @@ StaffActName = Literal[
     "changed the password",
     "looked at a customer",
     "previewed a message",
+    "sent a test",
     "paused",
     "resumed",
     "stopped",
@@ -57,6 +68,15 @@ _LATEST = (
     .limit(bindparam("most", type_=BigInteger))
 )
 _AFTER_ALL = 2**62
+_SINCE = (
+    select(func.count())
+    .select_from(_acts)
+    .where(
+        _c.at >= bindparam("since", type_=BigInteger),
+        _c.name == bindparam("of_name"),
+        _c.act == bindparam("of_act"),
+    )
+)
 _DELETE_OLD = delete(_acts).where(
     _c.id.in_(
         select(_c.id)
@@ -84,6 +104,12 @@ def record_act(
     """Record an act in the transaction that does it."""
     row = {"at": tx.now, "name": name, "act": act, "profile_id": profile_id, "about": about}
     tx.conn.execute(_INSERT, row)
+
+
+def acts_since(tx: Tx, name: str, act: StaffActName, since: Instant) -> int:
+    """How often a user has done something from a time on."""
+    given = {"of_name": name, "of_act": act, "since": since}
+    return tx.conn.execute(_SINCE, given).scalar_one()
 
 
 def delete_acts(tx: Tx, before: Instant, most: int) -> int:

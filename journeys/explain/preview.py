@@ -49,12 +49,13 @@ class Preview(NamedTuple):
     """The rendered content, or in words why there is none.
 
     lacks_event: whether the template prints from the entry event, and the customer was never in the
-    journey.
+    journey. unsubscribe_url: of marketing e-mail; it does nothing.
     """
 
     content: Content | None
     refusal: str
     lacks_event: bool
+    unsubscribe_url: str | None = None
 
 
 def latest_in(tx: Tx, journey: str) -> int | None:
@@ -112,7 +113,12 @@ def preview(
         reason = str(refused)
         words = refusal_words(reason, message.channel, claim.topic) or f"{reason}."
         return Preview(content=None, refusal=words, lacks_event=lacks_event)
-    return Preview(content=rendered.content, refusal="", lacks_event=lacks_event)
+    return Preview(
+        content=rendered.content,
+        refusal="",
+        lacks_event=lacks_event,
+        unsubscribe_url=rendered.unsubscribe_url,
+    )
 
 
 def parts_of(content: Content) -> Iterator[tuple[str, str]]:

@@ -8,11 +8,14 @@ from starlette.routing import Route
 
 from channels.explain import profile_named
 from channels.kinds.email import EmailContent
+from config.access.staff_acts import acts_since, record_act
 from config.channels import channel_of
+from config.clock.times import HOUR
 from config.errors import SegueError
 from flows.http.staff.journeys.journey import version_of
 from flows.http.staff.site import Site, Visit
 from flows.http.staff.words import channel_heading, sentence
+from flows.send_test import send_test, testers
 from journeys.definition.journey import Version
 from journeys.definition.steps import MessageSpec, SendStep
 from journeys.explain.preview import Preview, latest_in, parts_of, preview
@@ -29,6 +32,9 @@ _MAIL_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Robots-Tag": "noindex, nofollow",
 }
+
+
+_TESTS_AN_HOUR = 60
 
 
 class WantedPreview(NamedTuple):
@@ -48,6 +54,7 @@ def routes(site: Site) -> list[Route]:
         Route("/journeys/{name}/message", site.endpoint("viewer", _show), methods=["GET"]),
         Route("/journeys/{name}/message", site.endpoint("viewer", _choose), methods=["POST"]),
         Route("/journeys/{name}/mail", site.endpoint("viewer", _mail)),
+        Route("/journeys/{name}/test", site.endpoint("editor", _test), methods=["POST"]),
     ]
 
 
@@ -97,6 +104,24 @@ def _choose(visit: Visit) -> Response:
     return RedirectResponse(f"/journeys/{name}/message?{urlencode(query)}", 303)
 
 
+def _test(visit: Visit) -> Response:
+    """Send the message as it is shown to a tester."""
+    version = version_of(visit)
+    step, message, profile_id = _wanted(visit, version)
+    if profile_id is None:
+        raise SegueError("choose a customer first: the test is what this customer would get")
+    name = visit.user.name
+    with visit.segue.db.transaction() as tx:
+        if acts_since(tx, name, "sent a test", tx.now - HOUR) >= _TESTS_AN_HOUR:
+            raise SegueError(f"you have sent {_TESTS_AN_HOUR} tests in an hour; try again later")
+        about = f"{version.journey.name}, step {step.name}"
+        record_act(tx, name, "sent a test", profile_id=profile_id, about=about)
+    said = send_test(
+        visit.segue, version, step, message, profile_id, visit.form.get("to", "").strip()
+    )
+    return visit.page("done", "A test", sentences=[said], here="/journeys")
+
+
 def _show(visit: Visit, error: str = "") -> Response:
     version = version_of(visit)
     wanted = _wanted(visit, version)
@@ -117,6 +142,7 @@ def _show(visit: Visit, error: str = "") -> Response:
         member=message.member,
         is_mail=channel_of(message.channel).content is EmailContent,
         person=people[0] if people else None,
+        testers=testers(visit.segue.settings, message.channel),
         error=error,
         somebody=somebody,
         found=found,

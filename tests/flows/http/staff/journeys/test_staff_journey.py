@@ -2,7 +2,9 @@
 
 import re
 from datetime import timedelta
+from urllib.parse import urlencode
 
+import httpx
 import pytest
 
 from channels.links import read_unsubscribe
@@ -198,3 +200,90 @@ def test_an_odd_name_is_no_journey(sqlite_house: House, path: str) -> None:
     answer = staff.get(path)
     assert answer.status_code == 400
     assert "<script>" not in answer.text
+
+
+ME, PHONE = "me@shop.example", "+447700900009"
+TESTERS = {"email": (ME,), "sms": (PHONE,), "push": ("ios:token-of-mine", "nokia:3310")}
+
+
+def message(step: str, member: str, person: int, what: str = "message") -> str:
+    query = {"step": step, "member": member, "person": person}
+    return f"/journeys/carts/{what}?{urlencode(query)}"
+
+
+def test_a_test_goes_to_a_tester_and_counts_nowhere(house: House) -> None:
+    house.open(EVERYTHING, texts=TEXTS, staff_url=URL, testers=TESTERS)
+    ann = house.customer("ann", consent={("email", "*"): False})
+    house.did(ann, "cart_abandoned", cart_id="c1", product="A <kettle>")
+    house.run()
+    sent, rows = list(house.providers.accepted), house.rows()
+    staff = Staff(house, "editor")
+    page = message("mail", "email:cart", ann)
+    assert ME in staff.read(page)
+
+    def send(step: str, member: str, to: str) -> str:
+        with house.providers.listening():
+            done = staff.post(message(step, member, ann, "test"), {"to": to}, page=page)
+        return words_of(done.text)
+
+    assert "The provider has accepted it." in send("mail", "email:cart", ME)
+    [test] = house.providers.accepted[len(sent) :]
+    assert (test.channel, test.to) == ("email", ME)
+    assert test.text == "[Test] Your A <kettle>"
+    assert "has accepted it" in send("text", "sms:cart", PHONE)
+    house.providers.answer("push", httpx.Response(400, json={"error": {"message": "bad"}}))
+    assert "The provider has not accepted it: " in send("nudge", "push:cart", "ios:token-of-mine")
+    assert [one.to for one in house.providers.accepted[len(sent) :]] == [
+        ME,
+        PHONE,
+    ]
+    assert house.rows() == rows, "no message, no cap, no report"
+    acts = [one for one in staff.acts() if one.act == "sent a test"]
+    assert [(one.profile_id, one.about) for one in acts] == [
+        (ann, "carts, step nudge"),
+        (ann, "carts, step text"),
+        (ann, "carts, step mail"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("step", "member", "to", "why"),
+    [
+        ("mail", "email:cart", "ann@example.com", "is no tester of e-mail"),
+        ("mail", "email:cart", "", "is no tester"),
+        ("text", "sms:cart", ME, "is no tester of text messages"),
+        ("nudge", "push:cart", "nokia:3310", "such as ios:TOKEN"),
+    ],
+)
+def test_nobody_else_gets_a_test(
+    sqlite_house: House, step: str, member: str, to: str, why: str
+) -> None:
+    house = sqlite_house
+    house.open(EVERYTHING, texts=TEXTS, staff_url=URL, testers=TESTERS)
+    ann = house.customer("ann")
+    house.did(ann, "cart_abandoned", cart_id="c1", product="A kettle")
+    staff = Staff(house, "editor")
+    answer = staff.post(message(step, member, ann, "test"), {"to": to})
+    assert answer.status_code == 400
+    assert why in words_of(answer.text)
+    viewer = Staff(house, "viewer", "vic")
+    assert viewer.post(message(step, member, ann, "test"), {"to": to}).status_code == 403
+    assert house.providers.accepted == []
+
+
+def test_an_unknown_channel_of_testers_is_named(sqlite_house: House) -> None:
+    sqlite_house.open(EVERYTHING, texts=TEXTS, staff_url=URL, testers={"mail": (ME,)})
+    ann = sqlite_house.customer("ann")
+    answer = Staff(sqlite_house, "editor").get(message("mail", "email:cart", ann))
+    assert answer.status_code == 400
+    assert "SEGUE_TESTERS names 'mail', which is no channel" in words_of(answer.text)
+
+
+def test_a_message_that_lacks_data_is_no_test(sqlite_house: House) -> None:
+    house = sqlite_house
+    house.open(EVERYTHING, texts=TEXTS, staff_url=URL, testers=TESTERS)
+    ann = house.customer("ann")
+    answer = Staff(house, "editor").post(message("mail", "email:cart", ann, "test"), {"to": ME})
+    assert "can't be sent as a test: The template prints event.product" in words_of(answer.text)
+    assert answer.status_code == 400
+    assert house.providers.accepted == []
