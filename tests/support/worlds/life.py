@@ -373,7 +373,10 @@ class Life:
         ]
 
     def dispatch(self, due: list[Letter]) -> bool:
-        """Check, claim, post and record due messages. Returns False if it died after the claim."""
+        """Check, claim, post and record due messages, and move on who waited for their outcomes.
+
+        Returns False if it died after the claim.
+        """
         claimed: list[Letter] = []
         unfit: list[Letter] = []
         for letter in due:
@@ -407,6 +410,7 @@ class Life:
             return False
         for letter, answer in answers:
             self.record(letter, answer)
+        self.move()
         return True
 
     def unwanted(self, letter: Letter) -> str | None:
