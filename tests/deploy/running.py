@@ -31,6 +31,7 @@ from tests.support.patience import PATIENCE
 
 BIN = ROOT / ".venv" / "bin"
 SITE = "journeys.your.shop"
+STAFF = "staff.your.shop"
 # A Monday morning, inside the sending windows of the policy.
 NOW = "2026-03-02T10:00:00Z"
 
@@ -49,7 +50,7 @@ class Deployment:
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
-        names = ["worker-1", "worker-2", "pool", "prefect", "sandbox", "http", "https"]
+        names = ["worker-1", "worker-2", "pool", "prefect", "sandbox", "staff", "http", "https"]
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.secrets = self.folder / "secrets"
         self.secrets.mkdir()
@@ -169,6 +170,7 @@ class Deployment:
             "SEGUE_PROVIDERS": "sandbox",
             "SEGUE_NOW": NOW,
             "SEGUE_SANDBOX_PORT": str(self.ports["sandbox"]),
+            "SEGUE_STAFF_PORT": str(self.ports["staff"]),
             "SEGUE_PUBLIC_URL": f"https://{SITE}",
             "SEGUE_TRUSTED_PROXIES": '["127.0.0.1"]',
             "NO_PROXY": "127.0.0.1",
@@ -184,6 +186,7 @@ class Deployment:
         for container, here in {
             "http://prefect:4200": f"http://127.0.0.1:{self.ports['prefect']}",
             "127.0.0.1:4200": f"127.0.0.1:{self.ports['prefect']}",
+            "127.0.0.1:8090": f"127.0.0.1:{self.ports['staff']}",
             "127.0.0.1:8080": f"127.0.0.1:{self.ports.get(service.name, 0)}",
             "--port=4200": f"--port={self.ports['prefect']}",
             "0.0.0.0": "127.0.0.1",
@@ -211,7 +214,7 @@ class Deployment:
         home.mkdir()
         make_certificate(home)
         conf = ""
-        for name in ("upstream-compose.conf", "segue.conf"):
+        for name in ("upstream-compose.conf", "segue.conf", "staff.conf"):
             conf += (DEPLOY / "nginx" / name).read_text(encoding="utf-8")
         # One address of this machine in place of all, IPv6 included.
         conf = re.sub(r"^ *listen \[::\].*\n", "", conf, flags=re.MULTILINE)
@@ -220,6 +223,7 @@ class Deployment:
             "listen 443 ssl": f"listen 127.0.0.1:{self.ports['https']} ssl",
             "worker-1:8080": f"127.0.0.1:{self.ports['worker-1']}",
             "worker-2:8080": f"127.0.0.1:{self.ports['worker-2']}",
+            "staff:8090": f"127.0.0.1:{self.ports['staff']}",
             "/etc/segue/tls": str(home),
             "/var/log/nginx": str(home),
         }.items():

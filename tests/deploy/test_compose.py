@@ -74,11 +74,11 @@ def test_a_service_waits_for_others_that_exist(service: Service) -> None:
         elif condition == "service_healthy":
             assert other.healthcheck, name
         else:
-            assert name in WORKERS, "their health is that of the whole system"
+            assert name in (*WORKERS, "staff"), "the proxy answers 502 until they are there"
 
 
 def test_the_upgrade_comes_before_whatever_uses_the_database() -> None:
-    for name in (*WORKERS, "pool"):
+    for name in (*WORKERS, "pool", "staff"):
         assert SERVICES[name].after["upgrade"] == "service_completed_successfully"
     assert SERVICES["upgrade"].after == {"postgres": "service_healthy"}
     assert SERVICES["deploy"].after == {"prefect": "service_healthy"}
@@ -165,6 +165,7 @@ SAME = {
     "prefect": "segue-prefect",
     "pool": "segue-pool",
     "deploy": "segue-deploy",
+    "staff": "segue-staff",
 }
 # Where a container listens, and what only a container has.
 OF_CONTAINERS = {"--host=0.0.0.0": "--host=127.0.0.1"}

