@@ -11,7 +11,8 @@ from config.clock.times import parse_duration
 from config.clock.zones import format_local
 from config.settings import ROOT
 from journeys.definition import steps
-from journeys.dsl import Journey
+from journeys.definition.journey import LaunchEntry, ScheduleEntry
+from journeys.dsl import Journey, Segment
 from journeys.tables import passages
 from tests.support.shop import MONDAY, House, described
 
@@ -82,13 +83,18 @@ def test_an_example_does_what_the_page_says(
     exec(example.code, defined)
     journey: Journey = defined["journey"]
     house.providers.hosts["crm.shop.test"] = lambda _: httpx.Response(204)
-    house.open(journey, described(*journey.steps, name="welcome"))
+    segments = {one.name: one for one in defined.values() if isinstance(one, Segment)}
+    house.open(journey, described(*journey.steps, name="welcome"), segments=segments)
     ann = house.customer("ann", attributes={"lifetime_value": 250, "renewal": "2026-03-06"})
-    house.launch(journey.name)
+    house.run()
+    if isinstance(journey.entry, ScheduleEntry):
+        house.launch(journey.name, journey.entry.segment)
+    elif isinstance(journey.entry, LaunchEntry):
+        house.launch(journey.name)
     events = [line for line in example.told if " event " in line]
     for line in events:
         house.until(at(line))
-        house.did(ann, line.split()[-1])
+        house.did(ann, line.split()[-1], cart_id="c-9")
     house.until(MONDAY + parse_duration("6d"))
     assert told(house, ann, journey.name) == [line for line in example.told if line not in events]
 
@@ -99,4 +105,4 @@ def test_the_page_shows_every_step() -> None:
         for name, one in vars(steps).items()
         if isinstance(one, type) and name.endswith("Step") and not name.startswith("_")
     }
-    assert {example.step for example in examples()} == kinds
+    assert {example.step for example in examples()} == kinds | {"Entries"}
