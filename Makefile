@@ -38,12 +38,14 @@ chaos: DB ?= sqlite
 chaos: .venv/ready
 	@$(BIN)/python -m tests.chaos $(SECONDS) $(SEED) $(DB)
 
-# The pages of docs/ as a site with search, in build/docs. Every link must lead somewhere.
+# The pages of docs/ as a site with search, in build/docs. Every link must lead somewhere, and no
+# page may load anything from another host.
 docs: .venv-docs/ready
 	@if command -v npm >/dev/null; then \
 		npm ci --prefix docs/site --ignore-scripts --no-audit --no-fund --silent; \
 	else echo "Without npm, diagrams are shown as text."; fi
 	.venv-docs/bin/sphinx-build -q -W --keep-going -c docs/site docs build/docs
+	@! grep -rE '<(script|link|img)[^>]+(src|href)="(https?:)?//' build/docs --include='*.html'
 	@echo "Open build/docs/index.html"
 
 # Apart from .venv, which `make up` waits for.
