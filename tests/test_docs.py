@@ -7,11 +7,12 @@ import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
 
+from channels.rules.planner import Reason
 from config.settings import ROOT, Settings
 from flows.cli.main import app
 from tests.support.structure.reference import AGAIN, REFERENCE, SECTIONS
@@ -134,6 +135,12 @@ def test_a_page_begins_with_what_it_is_for(page: Path) -> None:
     assert title.startswith("# ")
     assert blank == ""
     assert re.match(r"[A-Z`\[].*[.:]", first), first
+
+
+def test_troubleshooting_explains_every_reason() -> None:
+    page = (DOCS / "operate" / "troubleshooting.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", page, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"\w+", row)} >= set(get_args(Reason))
 
 
 # Code ---------------------------------------------------------------------------------------------
