@@ -11,11 +11,9 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from sqlalchemy.exc import DBAPIError
 
 from channels.explain import history_of, profile_named
@@ -34,9 +32,10 @@ from flows.app import Segue
 from flows.cli.analytics import commands as analytics_commands
 from flows.cli.approvals import commands as approval_commands
 from flows.cli.cases import Cases, answer_cases
+from flows.cli.imports import commands as import_commands
 from flows.cli.keys import commands as key_commands
 from flows.cli.operations import commands
-from flows.cli.output import AsJson, opened, print_json, say, say_counts, say_if_held, shown
+from flows.cli.output import AsJson, opened, print_json, say, say_counts, say_if_held
 from flows.cli.render import commands as render_commands
 from flows.cli.report import commands as report_commands
 from flows.cli.simulation import commands as simulation_commands
@@ -48,9 +47,6 @@ from journeys.definition.collisions import collision_warnings
 from journeys.explain.standing import standings_of
 from journeys.operations.undo import undo_launch
 
-if TYPE_CHECKING:
-    from profiles.imports.importer import ImportReport
-
 log = logging.getLogger(__name__)
 
 app = typer.Typer(
@@ -61,6 +57,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(commands)
+app.add_typer(import_commands)
 app.add_typer(approval_commands)
 app.add_typer(analytics_commands)
 app.add_typer(simulation_commands)
@@ -142,92 +139,6 @@ def deploy(
 
     for name in run(work_pool):
         say(f"deployed {name}")
-
-
-@app.command(name="import")
-def import_command(
-    context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="CSV or Parquet.")],
-    map_file: Annotated[
-        Path | None, typer.Option("--map", help="The column map (TOML); see docs/start/import.md.")
-    ] = None,
-    as_events: Annotated[
-        str | None, typer.Option(help="The rows are events of this name, not customers.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Import customers, or events with --as-events."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    from profiles.imports.importer import import_file
-
-    segue = opened(context)
-    console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=as_json or not console.is_terminal,
-    )
-    with bar:
-        task = bar.add_task(shown(file.name), total=None)
-        report = import_file(
-            segue.db,
-            file,
-            map_file=map_file,
-            as_event=as_events,
-            rules=segue.rules,
-            progress=lambda done, rows: bar.update(task, completed=done, total=rows),
-        )
-    if as_json:
-        print_json(_import_json(report))
-        return
-    say(
-        f"{report.read} rows: {report.created} new, {report.updated} changed, "
-        f"{report.unchanged} unchanged, {report.refused} refused"
-    )
-    if report.taken_in_part:
-        say(f"{report.taken_in_part} rows were accepted without their unreadable phone number")
-    if report.refused_file:
-        say(f"Refused rows, with the reasons: {report.refused_file}")
-    if report.refused_noes:
-        say(f"{report.refused_noes} refused rows stated an opt-out, which was recorded")
-    if report.consent_overruled:
-        say(f"{report.consent_overruled} statements of consent were overruled by others")
-    for reason, number in report.left_out.most_common():
-        say(f"Left out: {reason} ({number} rows)")
-    for spelling, number in report.unknown_countries.most_common():
-        say(
-            f"Unknown country: {spelling!r} ({number} rows); the phone number or the brand decides "
-            "the time zone"
-        )
-    for spelling, number in report.invalid_zones.most_common():
-        say(f"Unknown time zone: {spelling!r} ({number} rows)")
-
-
-def _import_json(report: "ImportReport") -> dict[str, Any]:
-    return {
-        "read": report.read,
-        "created": report.created,
-        "updated": report.updated,
-        "unchanged": report.unchanged,
-        "refused": report.refused,
-        "taken_in_part": report.taken_in_part,
-        "refused_file": str(report.refused_file) if report.refused_file else None,
-        "refused_noes": report.refused_noes,
-        "unknown_countries": dict(report.unknown_countries),
-        "invalid_zones": dict(report.invalid_zones),
-        "consent_overruled": report.consent_overruled,
-        "left_out": dict(report.left_out),
-    }
 
 
 @app.command(name="launch")

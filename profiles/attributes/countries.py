@@ -1,13 +1,16 @@
 """Parse country names and codes, such as "EIRE", "usa" and "Germany", to ISO 3166 alpha-2.
 
-Names and codes come from pycountry; the table below adds common names that ISO does not have.
+Names and codes come from pycountry, names in other languages from CLDR (Babel). The table below
+adds common names that ISO does not have.
 """
 
 import unicodedata
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator
 from functools import cache, lru_cache
 
 import pycountry
+from babel import Locale
 
 from config.text.invisible_characters import trimmed
 
@@ -48,6 +51,12 @@ _USUAL = {
 }
 
 
+# Languages whose names of countries are known: "Deutschland", "Allemagne", "Alemania".
+_LANGUAGES = (
+    *("en", "de", "fr", "es", "it", "pt", "nl", "pl", "cs", "sk", "hu", "ro", "hr", "sl", "bg"),
+    *("sv", "da", "nb", "fi", "et", "lv", "lt", "el", "tr", "uk", "ru", "ca", "ja", "zh", "ko"),
+)
+
 # Longer than any name; longer text is neither parsed nor cached.
 _LONGEST = 200
 
@@ -74,7 +83,18 @@ def _folded(text: str) -> str:
 
 @cache
 def _codes() -> dict[str, str]:
-    return {_folded(spelling): code for spelling, code in _spellings()}
+    codes = {_folded(spelling): code for spelling, code in _spellings()}
+    return {**_foreign({*codes.values()}), **codes}
+
+
+def _foreign(codes: Collection[str]) -> dict[str, str]:
+    """The names in other languages, without those that name two countries, such as Kongo."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for language in _LANGUAGES:
+        for code, name in Locale(language).territories.items():
+            if code in codes:
+                found[_folded(name)].add(code)
+    return {name: next(iter(named)) for name, named in found.items() if len(named) == 1}
 
 
 def _spellings() -> Iterator[tuple[str, str]]:

@@ -23,7 +23,7 @@ from profiles.identity.person import (
 )
 from profiles.identity.phones import normalise_phone
 from profiles.identity.placeholders import Meaningless
-from profiles.imports.columns import yes_or_no
+from profiles.imports.values import yes_or_no
 from profiles.rules import DEFAULT_RULES, InputRules
 from profiles.tables import IdentifierKind
 

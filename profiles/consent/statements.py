@@ -23,7 +23,7 @@ from profiles.identity.person import Email, Key, Person, normalise_email
 from profiles.identity.phones import Phone, normalise_phone
 from profiles.identity.placeholders import MEANINGLESS, Meaningless, without_meaningless
 from profiles.identity.upsert import upsert_people
-from profiles.imports.columns import yes_or_no
+from profiles.imports.values import yes_or_no
 from profiles.tables import events
 
 # Limits of a statement: the wording in characters, the evidence as JSON in bytes.

@@ -1,11 +1,10 @@
 """Column maps: TOML files that describe the columns of an input file; see docs/start/import.md."""
 
-import math
+import codecs
 import tomllib
-from collections.abc import Callable, Iterator
-from datetime import date, datetime
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -22,14 +21,12 @@ from config.clock.zones import zone, zone_name
 from config.errors import SegueError
 from config.policy import CHANNELS
 from config.text.invisible_characters import trimmed
+from profiles.attributes.countries import country_code
+from profiles.imports.values import READ, DateOrder, DecimalMark, Style, Type, read_moment
 
 MAPS = Path(__file__).parent / "maps"
 
-Type = Literal["text", "integer", "number", "boolean", "date", "time"]
-
-
-class NoZone(ValueError):
-    """A time without a zone, with a column map that has no `timezone`."""
+_PLAIN = Style()
 
 
 class _Part(BaseModel):
@@ -55,6 +52,26 @@ def _known_zone(text: str) -> str:
     return name
 
 
+def _known_encoding(text: str) -> str:
+    try:
+        return codecs.lookup(text).name
+    except LookupError:
+        raise ValueError(f'{text!r} is no encoding; write for example "windows-1252"') from None
+
+
+def _one_character(text: str) -> str:
+    if len(text) != 1 or text.isalnum() or text in '"\r\n ':
+        raise ValueError(f'{text!r} is no delimiter; use one character, such as ";" or "\\t"')
+    return text
+
+
+def _known_country(text: str) -> str:
+    code = country_code(text)
+    if code is None:
+        raise ValueError(f"{text!r} is not a country; use a name or an ISO code such as DE")
+    return code
+
+
 def _folded(cell: str) -> str:
     return trimmed(cell).casefold()
 
@@ -71,6 +88,11 @@ def _consent_key(key: str) -> str:
 
 class _Map(_Part):
     timezone: Annotated[str, AfterValidator(_known_zone)] | None = None
+    # How the file is written; what is None is found out.
+    encoding: Annotated[str, AfterValidator(_known_encoding)] | None = None
+    delimiter: Annotated[str, AfterValidator(_one_character)] | None = None
+    decimal: DecimalMark | None = None
+    date_order: DateOrder | None = None
     # Cells that count as empty, such as "NULL" and "n/a"; compared without case.
     empty: frozenset[Annotated[str, AfterValidator(_folded)]] = frozenset()
 
@@ -78,28 +100,23 @@ class _Map(_Part):
         """The cell without surrounding blanks; "" if it is in `empty`."""
         return "" if self.empty and _folded(text) in self.empty else trimmed(text)
 
-    def instant(self, text: str) -> Instant:
-        """The time in a cell: ISO 8601; without a zone, in the map's `timezone`."""
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            raise ValueError(
-                f"{text!r} is not a date and time; write it like 2026-03-02T04:30:00Z"
-            ) from None
+    def instant(self, text: str, style: Style = _PLAIN) -> Instant:
+        """The time in a cell; without a zone, in the map's `timezone`. Raises ValueError."""
+        moment = read_moment(text, style)
         if moment.tzinfo is None:
             if self.timezone is None:
-                raise NoZone(
+                raise ValueError(
                     f"{text!r} has no time zone and the map has no `timezone`; "
                     'add for example timezone = "Europe/London" at its top'
                 )
             moment = moment.replace(tzinfo=zone(self.timezone))
         return parse_instant(moment.isoformat())
 
-    def value(self, column: Column, text: str) -> Any:
-        """The cell as the type of its column. Raises ValueError."""
-        if column.type == "time":
-            return format_instant(self.instant(text))
-        return _READ[column.type](text)
+    def value(self, kind: Type, text: str, style: Style = _PLAIN) -> Any:
+        """The cell as a type. Raises ValueError."""
+        if kind == "time":
+            return format_instant(self.instant(text, style))
+        return READ[kind](text, style)
 
 
 class PeopleColumns(_Part):
@@ -127,6 +144,8 @@ class PeopleColumns(_Part):
 class PeopleMap(_Map):
     """The map of a file with one customer in each row."""
 
+    # Phone numbers without a country code are read in it, in rows without a country.
+    country: Annotated[str, AfterValidator(_known_country)] | None = None
     columns: PeopleColumns
     attributes: dict[str, Column] = Field(default_factory=dict)
     consent: dict[Annotated[str, AfterValidator(_consent_key)], str] = Field(default_factory=dict)
@@ -142,6 +161,12 @@ class PeopleMap(_Map):
         yield from (name for name in self.columns.model_dump().values() if name)
         yield from (column.column for column in self.attributes.values())
         yield from self.consent.values()
+
+    def typed(self) -> Iterator[tuple[str, Type]]:
+        """The columns with the types of their cells."""
+        if self.columns.seen_at:
+            yield self.columns.seen_at, "time"
+        yield from ((column.column, column.type) for column in self.attributes.values())
 
 
 class EventColumns(_Part):
@@ -160,6 +185,11 @@ class EventMap(_Map):
         """All columns that the map names."""
         yield from self.columns.model_dump().values()
         yield from (column.column for column in self.properties.values())
+
+    def typed(self) -> Iterator[tuple[str, Type]]:
+        """The columns with the types of their cells."""
+        yield self.columns.occurred_at, "time"
+        yield from ((column.column, column.type) for column in self.properties.values())
 
 
 M = TypeVar("M", PeopleMap, EventMap)
@@ -191,49 +221,3 @@ def _first(error: ValidationError, kind: type[PeopleMap] | type[EventMap]) -> st
         known = part.model_fields
         return f"{where} is unknown; allowed are {', '.join(known)}"
     return f"{where}: {fault['msg'].removeprefix('Value error, ')}"
-
-
-def yes_or_no(text: str) -> bool:
-    """Parse common spellings of yes and no. Raises ValueError."""
-    word = text.casefold()
-    if word in ("true", "yes", "y", "t", "1", "on"):
-        return True
-    if word in ("false", "no", "n", "f", "0", "off"):
-        return False
-    raise ValueError(f"{text!r} is neither yes nor no; use true or false")
-
-
-def _integer(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a whole number") from None
-    if not -(2**63) <= value < 2**63:
-        raise ValueError(f"{text} does not fit into 64 bits")
-    return value
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a number; write it like 1234.5") from None
-    if not math.isfinite(value):
-        raise ValueError(f"{text!r} is not a finite number")
-    return value
-
-
-def _date(text: str) -> str:
-    try:
-        return date.fromisoformat(text).isoformat()
-    except ValueError:
-        raise ValueError(f"{text!r} is not a date; write it like 2026-03-02") from None
-
-
-_READ: dict[Type, Callable[[str], Any]] = {
-    "text": str,
-    "integer": _integer,
-    "number": _number,
-    "boolean": yes_or_no,
-    "date": _date,
-}

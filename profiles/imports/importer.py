@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from config.clock.times import Instant, format_instant
 from config.clock.zones import zone_name
 from config.database.engine import Database, Tx
 from config.errors import SegueError
@@ -24,8 +25,10 @@ from profiles.identity.person import (
 from profiles.identity.phones import normalise_phone
 from profiles.identity.placeholders import without_meaningless
 from profiles.identity.upsert import upsert_people
-from profiles.imports.columns import MAPS, Column, EventMap, NoZone, PeopleMap, load_map, yes_or_no
+from profiles.imports.columns import MAPS, Column, EventMap, PeopleMap, load_map
 from profiles.imports.rows import FileRow, RefusedRows, open_rows
+from profiles.imports.styles import find_styles
+from profiles.imports.values import Style, read_boolean
 from profiles.rules import DEFAULT_RULES, InputRules
 
 CHUNK = 500  # rows in a transaction; on SQLite it holds the write lock for about 50 ms
@@ -35,10 +38,27 @@ Cells = Mapping[str, str]  # the cells of a row by column
 T = TypeVar("T")
 
 
+# Rows that a dry run shows, and cells that the report shows of each column.
+_FIRST_ROWS = 5
+_EXAMPLES = 3
+
+
+@dataclass(slots=True)
+class UnreadableCells:
+    """The values of one column without which rows were accepted. examples: place and reason."""
+
+    rows: int = 0
+    examples: list[str] = field(default_factory=list)
+
+
 @dataclass(slots=True, kw_only=True)
 class ImportReport:
-    """Counts of rows: read = created + updated + unchanged + refused."""
+    """Counts of rows: read = created + updated + unchanged + refused.
 
+    In a dry run nothing is written, and the rows that are not refused are in no other count.
+    """
+
+    dry_run: bool = False
     read: int = 0
     created: int = 0
     updated: int = 0
@@ -48,12 +68,29 @@ class ImportReport:
     taken_in_part: int = 0
     refused_file: Path | None = None
     refused_noes: int = 0  # refused rows whose opt-out was recorded
+    refused_examples: list[str] = field(default_factory=list)
+    # How the file was understood.
+    dialect: str = ""
+    styles: dict[str, str] = field(default_factory=dict)  # in words, by column
+    first_rows: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  # of a dry run
     # Accepted rows with warnings:
     profiles_created: int = 0  # for events of unknown customers
     unknown_countries: Counter[str] = field(default_factory=Counter)  # by spelling
     invalid_zones: Counter[str] = field(default_factory=Counter)  # by spelling
     consent_overruled: int = 0  # statements of consent that a later one or a no overrules
     left_out: Counter[str] = field(default_factory=Counter)  # ignored values, by reason
+    unreadable: dict[str, UnreadableCells] = field(default_factory=dict)  # by column
+
+
+class _Faults(NamedTuple):
+    """The faults of one row, each with its column in front."""
+
+    refusing: list[str]
+    left_out: list[tuple[str, str]]  # column and message
+
+    @property
+    def all(self) -> list[str]:
+        return [*self.refusing, *(message for _, message in self.left_out)]
 
 
 def import_file(
@@ -63,6 +100,7 @@ def import_file(
     map_file: Path | None = None,
     as_event: str | None = None,
     rules: InputRules = DEFAULT_RULES,
+    dry_run: bool = False,
     progress: Progress = lambda _done, _all: None,
 ) -> ImportReport:
     """Import customers, or with `as_event` the events of that name, from a CSV or Parquet file.
@@ -75,93 +113,134 @@ def import_file(
     map_file: the column map; None: customers.toml or orders.toml in profiles/imports/maps/.
     rules: identifiers that are placeholders by these rules are ignored. A row without another
         identifier is refused.
+    dry_run: read and check every row and write nothing, neither to the database nor to the file of
+        refused rows. It does not see which rows belong to two customers.
     progress: called after each chunk.
 
     Raises SegueError if the file or the map is invalid as a whole.
     """
     map_file = map_file or MAPS / ("orders.toml" if as_event else "customers.toml")
-    report = ImportReport()
+    report = ImportReport(dry_run=dry_run)
     source = f"import {path.name}"
-    job: _People | _Events
-    if as_event:
-        job = _Events(
-            mapping=load_map(map_file, EventMap),
-            report=report,
-            source=source,
-            rules=rules,
-            name=as_event,
-        )
-    else:
-        mapping = load_map(map_file, PeopleMap)
-        job = _People(mapping=mapping, report=report, source=source, rules=rules)
-    file = open_rows(path)
-    for name in job.mapping.names():
+    mapping: PeopleMap | EventMap = (
+        load_map(map_file, EventMap) if as_event else load_map(map_file, PeopleMap)
+    )
+    names = list(mapping.names())
+    file = open_rows(path, names, encoding=mapping.encoding, delimiter=mapping.delimiter)
+    for name in names:
         if name not in file.columns:
             raise SegueError(
                 f"{path} has no column {name!r}, which the column map {map_file} names; its "
                 f"columns are: {', '.join(file.columns)}. Correct the map or use another one with "
                 "--map"
             )
-    refusals = RefusedRows(path, file)
+    styles, report.styles = find_styles(mapping, file, path, map_file)
+    report.dialect = file.dialect.in_words if file.dialect else "Parquet"
+    job: _People | _Events
+    if isinstance(mapping, EventMap):
+        job = _Events(
+            mapping=mapping,
+            styles=styles,
+            report=report,
+            source=source,
+            rules=rules,
+            name=as_event or "",
+        )
+    else:
+        job = _People(mapping=mapping, styles=styles, report=report, source=source, rules=rules)
+    refusals = None if dry_run else RefusedRows(path, file)
     rows = file.rows()
     while chunk := list(islice(rows, CHUNK)):
         things, refused, left_out = _parse(job, chunk, file.columns)
-        zoneless = [fault for fault in refused.values() if isinstance(fault, NoZone)]
-        if zoneless and not things and not report.read:
-            raise SegueError(f"{path}: {zoneless[0]}. The map is {map_file}")
-        if things:
-            with db.transaction() as tx:
-                late = job.write(tx, list(things.values()))
-            places = list(things)
-            refused |= {places[index]: reason for index, reason in late.items()}
-        noes = {
-            place: no
-            for place in refused
-            if len(chunk[place].cells) == len(file.columns)
-            and (no := job.opt_out_in(_cells(job, chunk[place], file.columns)))
+        if refusals is not None:
+            refused |= _write(db, job, things)
+            refused = _take_opt_outs(db, job, chunk, refused, file.columns)
+        in_part = {place: faults for place, faults in left_out.items() if place not in refused}
+        where = {place: f"{file.unit} {row.line}" for place, row in enumerate(chunk)}
+        for place, faults in in_part.items():
+            _count(report, where[place], faults)
+        reasons = refused | {
+            place: "; ".join([*(why for _, why in faults), "the rest of the row was imported"])
+            for place, faults in in_part.items()
         }
-        if noes:
-            with db.transaction() as tx:
-                noes = take_opt_outs(tx, noes, source)
-            refused |= {place: f"{refused[place]}; {no}" for place, no in noes.items()}
-            report.refused_noes += len(noes)
-        in_part = {
-            place: f"{reason}; the rest of the row was imported"
-            for place, reason in left_out.items()
-            if place not in refused
-        }
-        reasons = {place: str(reason) for place, reason in refused.items()} | in_part
-        refusals.write([(chunk[place], reasons[place]) for place in sorted(reasons)])
+        if refusals is not None:
+            refusals.write([(chunk[place], reasons[place]) for place in sorted(reasons)])
+        few = islice(sorted(refused), _EXAMPLES - len(report.refused_examples))
+        report.refused_examples += [f"{where[place]}: {refused[place]}" for place in few]
+        first = islice(things.items(), _FIRST_ROWS - len(report.first_rows) if dry_run else 0)
+        report.first_rows += [(where[place], job.in_words(thing)) for place, thing in first]
         report.read += len(chunk)
         report.refused += len(refused)
         report.taken_in_part += len(in_part)
         progress(report.read, file.total)
-    report.refused_file = refusals.path if report.refused or report.taken_in_part else None
+    if refusals is not None and (report.refused or report.taken_in_part):
+        report.refused_file = refusals.path
     return report
 
 
 def _parse(
     job: "_People | _Events", chunk: Sequence[FileRow], columns: Sequence[str]
-) -> tuple[dict[int, Any], dict[int, ValueError | str], dict[int, str]]:
-    """Parse rows. Returns persons or events, reasons of refusals, and reasons of ignored values.
+) -> tuple[dict[int, Any], dict[int, str], dict[int, list[tuple[str, str]]]]:
+    """Parse rows. Returns persons or events, reasons of refusals, and values that are left out.
 
-    Each is by the place in the chunk.
+    Each is by the place in the chunk; a value is its column and the reason.
     """
     things: dict[int, Any] = {}
-    refused: dict[int, ValueError | str] = {}
-    left_out: dict[int, str] = {}
+    refused: dict[int, str] = {}
+    left_out: dict[int, list[tuple[str, str]]] = {}
     for place, row in enumerate(chunk):
         if row.fault:
             refused[place] = row.fault
             continue
-        try:
-            things[place], fault = job.parse(_cells(job, row, columns))
-        except ValueError as error:
-            refused[place] = error
-        else:
-            if fault:
-                left_out[place] = fault
+        faults = _Faults([], [])
+        thing = job.parse(_cells(job, row, columns), faults)
+        if faults.refusing:
+            refused[place] = "; ".join(faults.all)
+            continue
+        things[place] = thing
+        if faults.left_out:
+            left_out[place] = faults.left_out
     return things, refused, left_out
+
+
+def _write(db: Database, job: "_People | _Events", things: Mapping[int, Any]) -> dict[int, str]:
+    """Write persons or events; returns the reasons of refusals by place."""
+    if not things:
+        return {}
+    with db.transaction() as tx:
+        late = job.write(tx, list(things.values()))
+    places = list(things)
+    return {places[index]: reason for index, reason in late.items()}
+
+
+def _take_opt_outs(
+    db: Database,
+    job: "_People | _Events",
+    chunk: Sequence[FileRow],
+    refused: dict[int, str],
+    columns: Sequence[str],
+) -> dict[int, str]:
+    """Record the opt-outs of refused rows; returns the reasons, with what was recorded."""
+    noes = {
+        place: no
+        for place in refused
+        if len(chunk[place].cells) == len(columns)
+        and (no := job.opt_out_in(_cells(job, chunk[place], columns)))
+    }
+    if not noes:
+        return refused
+    with db.transaction() as tx:
+        recorded = take_opt_outs(tx, noes, job.source)
+    job.report.refused_noes += len(recorded)
+    return refused | {place: f"{refused[place]}; {no}" for place, no in recorded.items()}
+
+
+def _count(report: ImportReport, where: str, faults: Sequence[tuple[str, str]]) -> None:
+    for column, message in faults:
+        left_out = report.unreadable.setdefault(column, UnreadableCells())
+        left_out.rows += 1
+        if len(left_out.examples) < _EXAMPLES:
+            left_out.examples.append(f"{where}: {message.removeprefix(f'{column}: ')}")
 
 
 def _cells(job: "_People | _Events", row: FileRow, columns: Sequence[str]) -> Cells:
@@ -173,71 +252,101 @@ class _People:
     """Imports rows of customers."""
 
     mapping: PeopleMap
+    styles: Mapping[str, Style]
     report: ImportReport
     source: str
     rules: InputRules
 
-    def parse(self, cells: Cells) -> tuple[Person, str]:
-        """Parse a row. Returns the person, and why its phone number is ignored ("" if it is not).
-
-        Raises ValueError if the row is refused.
-        """
+    def parse(self, cells: Cells, faults: _Faults) -> Person:
+        """Parse a row, without the values that are added to the faults."""
         columns = self.mapping.columns
         nothing = self._meaningless_in(cells)
         cells = {**cells, **dict.fromkeys(nothing, "")}
-        country = _read(cells, columns.country, country_code)
-        zone = _read(cells, columns.timezone, _name)
-        phone, left_out = None, ""
-        try:
-            phone = _read(cells, columns.phone, partial(normalise_phone, country=country))
-        except ValueError as error:
-            left_out = str(error)
-        token = _read(cells, columns.push_token, normalise_id)
-        platform = _read(cells, columns.push_platform, _platform)
+        take = partial(_take, cells, faults.left_out)
+        country = take(columns.country, country_code)
+        home = country or (None if _cell(cells, columns.country) else self.mapping.country)
+        zone = take(columns.timezone, _name)
+        token = take(columns.push_token, normalise_id)
+        platform = take(columns.push_platform, _platform)
+        email = partial(normalise_email, lenient_dots=self.rules.lenient_dots)
         person = Person(
-            user_id=_read(cells, columns.user_id, normalise_id),
-            anonymous_id=_read(cells, columns.anonymous_id, normalise_id),
-            email=_read(
-                cells,
-                columns.email,
-                partial(normalise_email, lenient_dots=self.rules.lenient_dots),
-            ),
-            phone=phone,
+            user_id=_must(cells, faults, columns.user_id, normalise_id),
+            anonymous_id=take(columns.anonymous_id, normalise_id),
+            email=take(columns.email, email),
+            phone=take(columns.phone, partial(normalise_phone, country=home)),
             push_tokens={token: platform} if token else {},
             country=country,
             timezone=zone,
-            language=_read(cells, columns.language, _name),
-            attributes=_typed(cells, self.mapping.attributes, self.mapping),
+            language=take(columns.language, _name),
+            attributes=_typed(cells, self.mapping.attributes, self.mapping, self.styles, faults),
             consent={
                 topic: granted
                 for topic, column in self.mapping.topics()
-                if (granted := _read(cells, column, yes_or_no)) is not None
+                if (granted := _must(cells, faults, column, read_boolean)) is not None
             },
-            seen_at=_read(cells, columns.seen_at, self.mapping.instant),
+            seen_at=_must(cells, faults, columns.seen_at, self._instant),
         )
-        # A row needs a user id if the map has its column, unless the cell has a placeholder.
-        if columns.user_id and person.user_id is None and columns.user_id not in nothing:
-            raise ValueError(f"{columns.user_id}: the cell is empty")
-        if not person.keys and (why := left_out or next(iter(nothing.values()), "")):
-            raise ValueError(f"{why}; there is no other identifier")
+        if not person.keys and not faults.refusing:
+            self._refuse_nobody(faults, nothing)
+        if faults.refusing:
+            return person
         self.report.left_out.update(nothing.values())
-        if columns.country and cells[columns.country] and country is None:
-            self.report.unknown_countries[cells[columns.country]] += 1
+        if country is None and (written := _cell(cells, columns.country)):
+            self.report.unknown_countries[written] += 1
         if zone and zone_name(zone) is None:
             self.report.invalid_zones[zone] += 1
-        return person, left_out
+        return person
 
-    def _meaningless_in(self, cells: Cells) -> dict[str, str]:
-        """The columns of identifiers that have a placeholder, each with a message."""
+    def _instant(self, text: str) -> Instant:
+        column = self.mapping.columns.seen_at
+        assert column is not None
+        return self.mapping.instant(text, self.styles.get(column, Style()))
+
+    def _refuse_nobody(self, faults: _Faults, nothing: Mapping[str, str]) -> None:
+        """Refuse a row without an identifier, with what was wrong with those it has."""
+        names = self._identifiers()
+        wrong = [*nothing.values(), *(why for column, why in faults.left_out if column in names)]
+        if wrong:
+            faults.left_out[:] = [one for one in faults.left_out if one[0] not in names]
+            faults.refusing.append(f"{'; '.join(wrong)}; there is no other identifier")
+        else:
+            faults.refusing.append(
+                f"the row identifies no customer: {', '.join(names)}: "
+                f"{'the cell is' if len(names) == 1 else 'the cells are'} empty"
+            )
+
+    def _identifiers(self) -> list[str]:
         columns = self.mapping.columns
         names = (
             *(columns.user_id, columns.anonymous_id),
             *(columns.email, columns.phone, columns.push_token),
         )
+        return [name for name in names if name]
+
+    def in_words(self, person: Person) -> dict[str, Any]:
+        """What a row states, by name."""
+        phone, consent = person.phone, person.consent
+        stated = {
+            "user_id": person.user_id,
+            "anonymous_id": person.anonymous_id,
+            "email": person.email,
+            "phone": phone and phone.value,
+            "push_token": next(iter(person.push_tokens), None),
+            "country": person.country,
+            "timezone": person.timezone,
+            "language": person.language,
+            "seen_at": None if person.seen_at is None else format_instant(person.seen_at),
+            **{f"attributes.{name}": value for name, value in person.attributes.items()},
+            **{f"consent.{on}.{topic}": yes for (on, topic), yes in consent.items()},
+        }
+        return {name: value for name, value in stated.items() if value is not None}
+
+    def _meaningless_in(self, cells: Cells) -> dict[str, str]:
+        """The columns of identifiers that have a placeholder, each with a message."""
         return {
             name: f"{name}: {cells[name]!r} is a placeholder"
-            for name in names
-            if name and cells[name] and cells[name] in self.rules.meaningless
+            for name in self._identifiers()
+            if cells[name] and cells[name] in self.rules.meaningless
         }
 
     def write(self, tx: Tx, people: Sequence[Person]) -> Mapping[int, str]:
@@ -255,7 +364,7 @@ class _People:
         refuses = [
             topic
             for topic, column in self.mapping.topics()
-            if _readable(cells, column, yes_or_no) is False
+            if _readable(cells, column, read_boolean) is False
         ]
         country = _readable(cells, columns.country, country_code)
         token = _readable(cells, columns.push_token, normalise_id)
@@ -265,7 +374,11 @@ class _People:
             email=_readable(
                 cells, columns.email, partial(normalise_email, lenient_dots=self.rules.lenient_dots)
             ),
-            phone=_readable(cells, columns.phone, lambda text: normalise_phone(text, country)),
+            phone=_readable(
+                cells,
+                columns.phone,
+                partial(normalise_phone, country=country or self.mapping.country),
+            ),
             push_tokens={token: None} if token else {},
         )
         person = without_meaningless(person, self.rules.meaningless)
@@ -274,7 +387,7 @@ class _People:
         return No(
             person=person,
             refuses=refuses,
-            said_at=_readable(cells, columns.seen_at, self.mapping.instant),
+            said_at=_readable(cells, columns.seen_at, self._instant),
         )
 
 
@@ -283,24 +396,44 @@ class _Events:
     """Imports rows of events, each with the user id of its customer."""
 
     mapping: EventMap
+    styles: Mapping[str, Style]
     report: ImportReport
     source: str
     rules: InputRules
     name: str
 
-    def parse(self, cells: Cells) -> tuple[tuple[str, NewEvent], str]:
+    def parse(self, cells: Cells, faults: _Faults) -> tuple[str, NewEvent] | None:
+        """Parse a row, without the properties that are added to the faults; None: it is refused."""
         columns = self.mapping.columns
+        instant = partial(self.mapping.instant, style=self.styles.get(columns.occurred_at, Style()))
+        needed = (columns.user_id, columns.occurred_at, columns.id)
+        faults.refusing.extend(f"{name}: the cell is empty" for name in needed if not cells[name])
+        user_id = _must(cells, faults, columns.user_id, normalise_id)
+        occurred_at = _must(cells, faults, columns.occurred_at, instant)
+        key = _must(cells, faults, columns.id, normalise_id)
+        properties = _typed(cells, self.mapping.properties, self.mapping, self.styles, faults)
+        if user_id and user_id in self.rules.meaningless:
+            faults.refusing.append(f"{columns.user_id}: {user_id!r} is a placeholder")
+        if user_id is None or occurred_at is None or key is None or faults.refusing:
+            return None
         event = NewEvent(
             profile_id=0,  # set after the customer is looked up
             name=self.name,
-            occurred_at=_required(cells, columns.occurred_at, self.mapping.instant),
-            dedupe_key=_required(cells, columns.id, normalise_id),
-            properties=_typed(cells, self.mapping.properties, self.mapping),
+            occurred_at=occurred_at,
+            dedupe_key=key,
+            properties=properties,
         )
-        user_id = _required(cells, columns.user_id, normalise_id)
-        if user_id in self.rules.meaningless:
-            raise ValueError(f"{columns.user_id}: {user_id!r} is a placeholder")
-        return (user_id, event), ""
+        return user_id, event
+
+    def in_words(self, row: tuple[str, NewEvent]) -> dict[str, Any]:
+        """What a row states, by name."""
+        user_id, event = row
+        return {
+            "user_id": user_id,
+            "occurred_at": format_instant(event.occurred_at),
+            "id": event.dedupe_key,
+            **{f"properties.{name}": value for name, value in event.properties.items()},
+        }
 
     def write(self, tx: Tx, rows: Sequence[tuple[str, NewEvent]]) -> Mapping[int, str]:
         users = list(dict.fromkeys(user_id for user_id, _ in rows))
@@ -321,30 +454,38 @@ class _Events:
         """None: rows of events state no consent."""
 
 
+def _cell(cells: Cells, column: str | None) -> str:
+    """The cell; "" if the map has no such column."""
+    return cells[column] if column else ""
+
+
 def _readable(cells: Cells, column: str | None, parse: Callable[[str], T]) -> T | None:
-    """As `_read`, but None for an invalid cell."""
-    try:
-        return _read(cells, column, parse)
-    except ValueError:
-        return None
+    """The parsed cell; None if the map has no such column, or the cell is empty or invalid."""
+    return _take(cells, [], column, parse)
 
 
-def _read(cells: Cells, column: str | None, parse: Callable[[str], T]) -> T | None:
-    """The parsed cell; None if the map has no such column or the cell is empty."""
-    text = cells[column] if column else ""
-    if not text:
+def _take(
+    cells: Cells,
+    faults: list[tuple[str, str]],
+    column: str | None,
+    parse: Callable[[str], T],
+) -> T | None:
+    """As `_readable`; adds the column and the reason of an invalid cell to the faults."""
+    text = _cell(cells, column)
+    if not text or column is None:
         return None
     try:
         return parse(text)
     except ValueError as error:
-        kind = NoZone if isinstance(error, NoZone) else ValueError
-        raise kind(f"{column}: {error}") from None
+        faults.append((column, f"{column}: {error}"))
+        return None
 
 
-def _required(cells: Cells, column: str, parse: Callable[[str], T]) -> T:
-    value = _read(cells, column, parse)
-    if value is None:
-        raise ValueError(f"{column}: the cell is empty")
+def _must(cells: Cells, faults: _Faults, column: str | None, parse: Callable[[str], T]) -> T | None:
+    """As `_take`, for a column whose invalid cells refuse the row."""
+    found: list[tuple[str, str]] = []
+    value = _take(cells, found, column, parse)
+    faults.refusing.extend(message for _, message in found)
     return value
 
 
@@ -355,13 +496,19 @@ def _name(text: str) -> str:
 
 
 def _typed(
-    cells: Cells, columns: Mapping[str, Column], mapping: PeopleMap | EventMap
+    cells: Cells,
+    columns: Mapping[str, Column],
+    mapping: PeopleMap | EventMap,
+    styles: Mapping[str, Style],
+    faults: _Faults,
 ) -> dict[str, Any]:
-    values = {
-        name: _read(cells, column.column, partial(mapping.value, column))
-        for name, column in columns.items()
-    }
-    return {name: value for name, value in values.items() if value is not None}
+    values: dict[str, Any] = {}
+    for name, (column, kind) in ((name, (one.column, one.type)) for name, one in columns.items()):
+        style = styles.get(column, Style())
+        value = _take(cells, faults.left_out, column, partial(mapping.value, kind, style=style))
+        if value is not None:
+            values[name] = value
+    return values
 
 
 def _platform(text: str) -> str:

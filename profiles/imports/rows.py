@@ -1,4 +1,4 @@
-"""Read CSV files (UTF-8, commas, a header) and Parquet files row by row as text.
+"""Read rows of CSV files with a header, in a dialect of dialect.py, and of Parquet files as text.
 
 An invalid row is returned with its fault and does not affect the others. An invalid file raises
 SegueError before its first row.
@@ -11,7 +11,7 @@ it.
 import csv
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from config.access.private_files import open_private
 from config.errors import SegueError
 from config.text.invisible_characters import trimmed
+from profiles.imports.dialect import Dialect, find_dialect
 
 _BATCH = 2_000
 # From this number on a float represents several whole numbers.
@@ -55,14 +56,29 @@ class RowFile:
     columns: list[str]
     total: int
     rows: Callable[[], Iterator[FileRow]]
+    dialect: Dialect | None = None  # of a CSV file
+    typed: frozenset[str] = frozenset()  # columns whose values have a type in the file itself
 
 
-def open_rows(path: Path) -> RowFile:
-    """Open a file and count its rows. Raises SegueError if it is not readable as a whole."""
+def open_rows(
+    path: Path,
+    names: Collection[str] = (),
+    *,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+) -> RowFile:
+    """Open a file and count its rows. Raises SegueError if it is not readable as a whole.
+
+    The parameters are those of `find_dialect`.
+    """
     if not path.is_file():
         raise SegueError(f"the file {path} does not exist")
     try:
-        file = _parquet(path) if path.suffix in (".parquet", ".pq") else _csv(path)
+        file = (
+            _parquet(path)
+            if path.suffix in (".parquet", ".pq")
+            else _csv(path, find_dialect(path, names, encoding=encoding, delimiter=delimiter))
+        )
     except OSError as error:
         raise SegueError(f"{path} can't be read: {error.strerror}") from error
     twice = [name for name, times in Counter(file.columns).items() if name and times > 1]
@@ -71,14 +87,10 @@ def open_rows(path: Path) -> RowFile:
     return file
 
 
-def _csv(path: Path) -> RowFile:
-    records = _records(path)
-    try:
-        header = next(records, None)
-        total = sum(1 for _ in records)
-    except UnicodeDecodeError as error:
-        line = _line_that_is_not_utf8(path.read_bytes())
-        raise SegueError(f"{path} is not UTF-8 (line {line}); save it as UTF-8") from error
+def _csv(path: Path, dialect: Dialect) -> RowFile:
+    records = _records(path, dialect)
+    header = next(records, None)
+    total = sum(1 for _ in records)
     if header is None:
         raise SegueError(f"{path} is empty; its first line must name the columns")
     if header.fault:
@@ -90,7 +102,7 @@ def _csv(path: Path) -> RowFile:
         names = [_unprotected(name) for name in names]
 
     def rows() -> Iterator[FileRow]:
-        records = _records(path)
+        records = _records(path, dialect)
         next(records)
         for row in records:
             if refused and row.cells and _PLACE.match(row.cells[0]):
@@ -98,7 +110,13 @@ def _csv(path: Path) -> RowFile:
                 row = replace(row, cells=[place, *map(_unprotected, cells)])
             yield row
 
-    return RowFile(unit="line", columns=[trimmed(name) for name in names], total=total, rows=rows)
+    return RowFile(
+        unit="line",
+        columns=[trimmed(name) for name in names],
+        total=total,
+        rows=rows,
+        dialect=dialect,
+    )
 
 
 def _protected(cell: str) -> str:
@@ -108,14 +126,6 @@ def _protected(cell: str) -> str:
 
 def _unprotected(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
-
-
-def _line_that_is_not_utf8(data: bytes) -> int:
-    try:
-        data.decode()
-    except UnicodeDecodeError as error:
-        return data.count(b"\n", 0, error.start) + 1
-    raise AssertionError("the file is valid UTF-8")  # it changed while it was read
 
 
 class _Lines:
@@ -146,16 +156,21 @@ class _Lines:
         return self.record[0].rstrip("\r\n")
 
 
-def _records(path: Path) -> Iterator[FileRow]:
-    """The header, then the rows, without blank lines.
+def _records(path: Path, dialect: Dialect) -> Iterator[FileRow]:
+    """The header, then the rows, without those that have no text in any cell.
+
+    Spreadsheets add empty cells to the end of rows, and leave them out. A row may have more of them
+    than the header, or fewer if the header has no name for them.
 
     A stray quote makes one record of all lines up to the next quote. So if a record of several
     lines is invalid, only its first line is refused and reading continues at the second.
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with path.open(encoding=dialect.encoding, newline="") as file:
         lines = _Lines(file)
-        reader = csv.reader(lines, strict=True)
-        width = None
+        for _ in range(dialect.skip):
+            next(lines)
+        reader = csv.reader(lines, delimiter=dialect.delimiter, strict=True)
+        width = named = 0
         while True:
             lines.next_record()
             fault = None
@@ -165,9 +180,14 @@ def _records(path: Path) -> Iterator[FileRow]:
                 return
             except csv.Error as error:
                 fault, cells = f"the row is not valid CSV ({error})", []
-            if not cells and not fault:
+            if not fault and not any(map(trimmed, cells)):
                 continue
-            width = width or len(cells)
+            if not width:
+                width, named = len(cells), _named(cells)
+            if not fault and len(cells) != width and not any(map(trimmed, cells[width:])):
+                cells = cells[:width]
+                if len(cells) >= named:
+                    cells += [""] * (width - len(cells))
             if not fault and len(cells) != width:
                 fault = f"the row has {len(cells)} fields, the header {width}"
             if fault and (not cells or len(lines.record) > 1):
@@ -177,6 +197,11 @@ def _records(path: Path) -> Iterator[FileRow]:
             if not fault and any("\0" in cell for cell in cells):
                 fault = "the row contains a NUL character"
             yield FileRow(lines.before + 1, cells, fault)
+
+
+def _named(header: Sequence[str]) -> int:
+    """The number of columns up to the last one with a name."""
+    return max((place for place, name in enumerate(header, 1) if trimmed(name)), default=0)
 
 
 def _parquet(path: Path) -> RowFile:
@@ -200,7 +225,18 @@ def _parquet(path: Path) -> RowFile:
             raise SegueError(f"{path} can't be read after row {number}: {error}") from error
 
     return RowFile(
-        unit="row", columns=list(file.schema_arrow.names), total=file.metadata.num_rows, rows=rows
+        unit="row",
+        columns=list(file.schema_arrow.names),
+        total=file.metadata.num_rows,
+        rows=rows,
+        typed=frozenset(one.name for one in file.schema_arrow if not _is_text(one.type)),
+    )
+
+
+def _is_text(kind: Any) -> bool:
+    return any(
+        is_kind(kind)
+        for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary)
     )
 
 
@@ -241,6 +277,10 @@ class RefusedRows:
         self.path = source.with_name(source.name + ".refused.csv")
         self._source = file
         self._started = False
+        dialect = file.dialect
+        # The byte order mark overrides an encoding that the map names.
+        self._encoding = "utf-8" if dialect is None or dialect.encoding == "utf-8" else "utf-8-sig"
+        self._delimiter = "," if dialect is None else dialect.delimiter
         with self._writable():
             self.path.unlink(missing_ok=True)
 
@@ -249,9 +289,9 @@ class RefusedRows:
             return
         with (
             self._writable(),
-            open(self.path, "a", encoding="utf-8", newline="", opener=open_private) as out,
+            open(self.path, "a", encoding=self._encoding, newline="", opener=open_private) as out,
         ):
-            writer = csv.writer(out)
+            writer = csv.writer(out, delimiter=self._delimiter)
             if not self._started:
                 taken = _REASON[0] in self._source.columns
                 names = map(_protected, self._source.columns)

@@ -286,7 +286,7 @@ def test_check(segue: Segue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_importing(segue: Segue, tmp_path: Path) -> None:
-    (tmp_path / "customers.csv").write_text(CUSTOMERS + "dan,no-address,,,France,yes,no\n")
+    (tmp_path / "customers.csv").write_text(CUSTOMERS + "dan,no-address,,,France,perhaps,no\n")
     said = segue("import", "customers.csv")
     assert said.status == 0
     assert "4 rows: 3 new, 0 changed, 0 unchanged, 1 refused" in said.out
@@ -294,6 +294,35 @@ def test_importing(segue: Segue, tmp_path: Path) -> None:
     assert "Unknown country: 'European Community' (1 rows)" in said.out
     again = orjson.loads(segue("import", "customers.csv", "--json").out)
     assert (again["read"], again["created"], again["unchanged"], again["refused"]) == (4, 0, 3, 1)
+
+
+def test_an_import_is_tried_first(segue: Segue, tmp_path: Path) -> None:
+    (tmp_path / "map.toml").write_text(
+        'timezone = "UTC"\n[columns]\nuser_id = "Kunde"\nseen_at = "Stand"\n'
+        '[attributes]\nspent = { column = "Umsatz", type = "number" }\n'
+    )
+    (tmp_path / "kunden.csv").write_bytes(
+        "Kunde;Umsatz;Stand\n1;1,50;13.01.2026\nÖ2;viel;\n3;2;gestern\n".encode("latin-1")
+    )
+    arguments = ("import", "kunden.csv", "--map", "map.toml", "--dry-run")
+    assert segue(*arguments).out.splitlines() == [
+        "Read as: encoding windows-1252, most likely (Ö2), delimiter semicolon",
+        '  Stand: date_order = "day-first"',
+        '  Umsatz: decimal = ","',
+        "line 2: user_id = 1, seen_at = 2026-01-13T00:00:00Z, attributes.spent = 1.5",
+        "line 3: user_id = Ö2",
+        "3 rows: 2 can be imported, 1 would be refused",
+        "  line 4: Stand: 'gestern' is not a date and time; write it like 2026-03-02T04:30:00Z",
+        "1 rows would be accepted without unreadable values:",
+        "  Umsatz (1 rows): line 3: 'viel' is not a number; write it like 1234,5",
+        "Nothing was written. Without --dry-run the file is imported",
+    ]
+    tried = orjson.loads(segue(*arguments, "--json").out)
+    assert (tried["dry_run"], tried["created"]) == (True, 0)
+    assert tried["first_rows"][1] == {"place": "line 3", "user_id": "Ö2"}
+    assert tried["unreadable"]["Umsatz"]["rows"] == 1
+    done = orjson.loads(segue(*arguments[:-1], "--json").out)
+    assert (done["created"], done["refused"], done["taken_in_part"]) == (2, 1, 1)
 
 
 def test_launching(stocked: Segue) -> None:

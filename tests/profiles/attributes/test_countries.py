@@ -40,6 +40,16 @@ from profiles.attributes.countries import country_code
         ("Turkey", "TR"),
         ("Cote d’Ivoire", "CI"),
         ("Channel Islands", "JE"),
+        ("Deutschland", "DE"),
+        ("ALLEMAGNE", "DE"),
+        ("España", "ES"),
+        ("Espana", "ES"),
+        ("Österreich", "AT"),
+        ("États-Unis", "US"),
+        ("Schweiz", "CH"),
+        ("Suisse", "CH"),
+        ("Ελλάδα", "GR"),
+        ("日本", "JP"),
     ],
 )
 def test_usual_spellings_are_understood(written: str, code: str) -> None:
@@ -47,7 +57,8 @@ def test_usual_spellings_are_understood(written: str, code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "written", [None, "", "  ", "European Community", "Unspecified", "Unknown", "EU", "Atlantis"]
+    "written",
+    [None, "", "  ", "European Community", "Unspecified", "Unknown", "EU", "Atlantis", "Kongo"],
 )
 def test_an_unknown_country_gives_none(written: str | None) -> None:
     assert country_code(written) is None

@@ -113,17 +113,17 @@ def imported(db: Database, tmp_path: Path, *rows: str, parquet: bool = False) ->
 @pytest.mark.parametrize(
     "row",
     [
-        "ann,,,,,0000-00-00,no,,",
+        "ann,,,,0000-00-00,,no,,",
         "ann,,12345,,,,no,,",
-        "ann,,12345,,,0000-00-00,no,,",
+        "ann,,12345,,0000-00-00,,no,,",
         "ann,,+447700900002,,,,no,,",
         "ann,bob@example.com,,,,,no,,",
         "ann,no address,,,,,no,,",
         "ann,,,,yesterday,,no,,",
         "ann,,,,,,no,perhaps,",
         ",ann@example.com,,,,1990,no,,",
-        ",,+447700900001,,,0000-00-00,no,,",
-        ",,07700 900001,GB,,0000-00-00,no,,",
+        ",,+447700900001,,0000-00-00,,no,,",
+        ",,07700 900001,GB,0000-00-00,,no,,",
     ],
 )
 def test_a_no_in_a_refused_row_applies_to_the_named_profile(
@@ -138,7 +138,7 @@ def test_a_no_in_a_refused_row_applies_to_the_named_profile(
 
 def test_nothing_else_of_a_refused_row_is_stored(db: Database, tmp_path: Path) -> None:
     known(db)
-    [reason] = imported(db, tmp_path, "ann,new@example.com,,,,0000-00-00,yes,no,no")
+    [reason] = imported(db, tmp_path, "ann,new@example.com,,,0000-00-00,,yes,no,no")
     assert "the no to email (news), sms is recorded nevertheless" in reason
     with db.transaction(write=False) as tx:
         values = tx.conn.execute(select(identifiers.c.value)).scalars().all()
@@ -152,7 +152,7 @@ def test_a_no_by_a_retired_address_applies_to_its_last_profile(
     with db.transaction() as tx:
         new = Person(user_id="ann", email=normalise_email("new@example.com"), seen_at=MONDAY)
         upsert_people(tx, [new], "test")
-    imported(db, tmp_path, ",ann@example.com,,,,0000-00-00,no,,")
+    imported(db, tmp_path, ",ann@example.com,,,0000-00-00,,no,,")
     assert noes(db) == {(ann, "email", "*")}
     with db.transaction(write=False) as tx:
         assert owners_of(tx, [("email", "ann@example.com")]) == {}
@@ -167,10 +167,10 @@ def test_a_no_with_addresses_of_two_profiles_applies_to_both(db: Database, tmp_p
 def test_the_opt_out_of_an_unknown_customer_is_stored(db: Database, tmp_path: Path) -> None:
     ann, _ = known(db)
     rows = [
-        "cyd,cyd@example.com,,,,0000-00-00,no,,",
+        "cyd,cyd@example.com,,,0000-00-00,,no,,",
         "dan,ann@example.com,,,,,no,,",
-        ",eve@example.com,,,,0000-00-00,no,,",
-        "fay,cyd@example.com,,,,0000-00-00,no,,",
+        ",eve@example.com,,,0000-00-00,,no,,",
+        "fay,cyd@example.com,,,0000-00-00,,no,,",
     ]
     assert len(imported(db, tmp_path, *rows)) == 4
     cyd, dan = owner(db, ("user_id", "cyd")), owner(db, ("user_id", "dan"))
@@ -185,10 +185,10 @@ def test_the_opt_out_of_an_unknown_customer_is_stored(db: Database, tmp_path: Pa
 
 def test_an_unticked_sms_box_creates_no_profile(db: Database, tmp_path: Path) -> None:
     known(db)
-    imported(db, tmp_path, "cyd,,,,,0000-00-00,,no,")
+    imported(db, tmp_path, "cyd,,,,0000-00-00,,,no,")
     with db.transaction(write=False) as tx:
         assert owners_of(tx, [("user_id", "cyd")]) == {}
-    imported(db, tmp_path, "cyd,,,,2026-03-01T00:00:00Z,0000-00-00,,no,")
+    imported(db, tmp_path, "cyd,,,,2026-03-01T00:00:00Z,,perhaps,no,")
     assert noes(db) == {(owner(db, ("user_id", "cyd")), "sms", "*")}
 
 
@@ -199,11 +199,11 @@ def test_an_older_no_does_not_outweigh_a_later_yes(db: Database, tmp_path: Path)
             profile_id=ann, channel="email", topic="news", granted=True, just_now=True
         )
         change_consent(tx, [yes], "preference page")
-    imported(db, tmp_path, "ann,,,,2001-01-01T00:00:00Z,0000-00-00,,,no")
+    imported(db, tmp_path, "ann,,,,2001-01-01T00:00:00Z,,perhaps,,no")
     assert noes(db) == set()
 
 
-@pytest.mark.parametrize("row", ["ann,,,,,0000-00-00,yes,yes,", ",,,,,0000-00-00,no,,", "ann,,,no"])
+@pytest.mark.parametrize("row", ["ann,,,,0000-00-00,,yes,yes,", ",,,,,0000-00-00,no,,", "ann,,,no"])
 def test_a_refused_row_without_a_no_or_an_identifier_stores_nothing(
     db: Database, tmp_path: Path, row: str
 ) -> None:
@@ -215,7 +215,7 @@ def test_a_refused_row_without_a_no_or_an_identifier_stores_nothing(
 def test_the_same_file_again_changes_nothing(db: Database, tmp_path: Path) -> None:
     known(db)
     for _ in range(2):
-        imported(db, tmp_path, "ann,,,,,0000-00-00,no,,", "gil,,,,,0000-00-00,no,,")
+        imported(db, tmp_path, "ann,,,,0000-00-00,,no,,", "gil,,,,,0000-00-00,no,,")
         with db.transaction(write=False) as tx:
             records = tx.conn.execute(select(consent_records).order_by(consent_records.c.id)).all()
         assert [row.source for row in records if not row.granted] == ["import people.csv"] * 2

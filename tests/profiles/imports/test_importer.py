@@ -6,7 +6,6 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -26,25 +25,12 @@ from profiles.consent.changes import ConsentChange, change_consent
 from profiles.imports.importer import ImportReport, import_file
 from profiles.imports.rows import FileRow, RefusedRows, RowFile, open_rows
 from profiles.tables import consents, events, identifiers, profiles
+from tests.profiles.imports.conftest import Write
 from tests.support.proof import cases
 
 NOW: Instant = 1_772_409_600  # 2026-03-02T00:00:00Z
 CUSTOMERS = "customer_id,country,email,phone,push_token,email_opt_in,sms_opt_in\n"
 ORDERS = "invoice,customer_id,ordered_at,items,total_gbp,top_item\n"
-
-Write = Callable[..., Path]
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    """Write a file and return its path."""
-
-    def write(text: str | bytes, name: str = "file.csv") -> Path:
-        path = tmp_path / name
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return path
-
-    return write
 
 
 @pytest.fixture(autouse=True)
@@ -171,8 +157,14 @@ def test_everything_a_customer_map_can_say(db: Database, write: Write) -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (",GB,ann@example.com,,,true,false", "customer_id: the cell is empty"),
-        ("9,GB,ann.example.com,,,true,false", "email: 'ann.example.com' is not an e-mail address"),
+        (",GB,,,,true,false", "the row identifies no customer: customer_id, email, phone, push_"),
+        (",GB,ann.example.com,,,true,false", "email: 'ann.example.com' is not an e-mail address"),
+        (
+            "1.8E+19,GB,ann.example.com,1,,perhaps,false",
+            "customer_id: '1.8E+19' may be a rounded number; write all digits without a point; "
+            "email_opt_in: 'perhaps' is neither yes nor no; use true or false; "
+            "email: 'ann.example.com' is not an e-mail address",
+        ),
         ("9,GB,,,,perhaps,false", "email_opt_in: 'perhaps' is neither yes nor no"),
         ("9,GB,ann@example.com", "the row has 3 fields, the header 7"),
         ("9,GB,,,,true,false,extra", "the row has 8 fields, the header 7"),
@@ -279,16 +271,15 @@ def test_the_map_names_the_cells_that_mean_empty(db: Database, write: Write) -> 
     header = "id,email,phone,land,speaks,seen,name,points,news\n"
     path = write(header + "1,NULL,n/a,-,null, N/A ,(none),-,NULL\nNULL,a@example.com,,,,,,,\n")
     report = import_file(db, path, map_file=mapping)
-    assert counts(report) == (2, 1, 0, 0, 1)
+    assert counts(report) == (2, 2, 0, 0, 0)
     assert report.unknown_countries == {}
-    assert refused(path)[0]["reason"] == "line 3: id: the cell is empty"
-    assert rows_of(db, profiles.c.country, profiles.c.language) == [(None, None)]
-    ((attributes,),) = rows_of(db, profiles.c.attributes)
-    assert attributes == {}
+    assert rows_of(db, profiles.c.country, profiles.c.language) == [(None, None)] * 2
+    assert rows_of(db, profiles.c.attributes) == [({},)] * 2
     assert rows_of(db, consents.c.granted) == []
     # without the key they are texts like any other
     write(mapping.read_text().replace("empty =", "# empty ="), "map.toml")
     assert import_file(db, path, map_file=mapping).refused == 1
+    assert "seen: 'N/A' is not a date and time" in refused(path)[0]["reason"]
     assert "points: '-' is not a whole number" in refused(path)[0]["reason"]
 
 
@@ -298,13 +289,15 @@ def test_the_map_names_the_cells_that_mean_empty(db: Database, write: Write) -> 
         ("A2,,2010-12-01T08:26:00Z,1,1.0,X", "customer_id: the cell is empty"),
         (",7,2010-12-01T08:26:00Z,1,1.0,X", "invoice: the cell is empty"),
         ("A2,7,,1,1.0,X", "ordered_at: the cell is empty"),
-        ("A2,7,01/12/2010 08:26,1,1.0,X", "'01/12/2010 08:26' is not a date and time"),
-        ("A2,7,2010-02-30T08:26:00Z,1,1.0,X", "is not a date and time"),
+        ("A2,7,1 Dec 2010 08:26,1,1.0,X", "'1 Dec 2010 08:26' is not a date and time"),
+        ("A2,7,2010-02-30T08:26:00Z,1,1.0,X", "no year has this day"),
         ("A2,7,2010-12-01T08:26:00,1,1.0,X", "has no time zone"),
-        ("A2,7,2010-12-01T08:26:00Z,many,1.0,X", "items: 'many' is not a whole number"),
-        ("A2,7,2010-12-01T08:26:00Z,99999999999999999999,1.0,X", "does not fit into 64 bits"),
-        ("A2,7,2010-12-01T08:26:00Z,1,£5,X", "total_gbp: '£5' is not a number"),
-        ("A2,7,2010-12-01T08:26:00Z,1,inf,X", "is not a finite number"),
+        (
+            ",,2010,many,£5,X",
+            "customer_id: the cell is empty; invoice: the cell is empty; "
+            "ordered_at: '2010' is not a date and time; write it like 2026-03-02T04:30:00Z; "
+            "items: 'many' is not a whole number; total_gbp: '£5' is not a number",
+        ),
         (f"{'A' * 1001},7,2010-12-01T08:26:00Z,1,1.0,X", "longer than 1000 bytes"),
     ],
 )
@@ -316,6 +309,67 @@ def test_a_bad_order_row_is_refused_alone(
     report = import_file(db, path, as_event="order_completed")
     assert counts(report) == (3, 2, 0, 0, 1)
     assert reason in refused(path)[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        ("many,1.0", "items: 'many' is not a whole number"),
+        ("99999999999999999999,1.0", "items: 99999999999999999999 does not fit into 64 bits"),
+        ("1,£5", "total_gbp: '£5' is not a number; write it like 1234.5"),
+        ("1,inf", "total_gbp: 'inf' is not a finite number"),
+    ],
+)
+def test_an_event_is_imported_without_a_property_that_cannot_be_read(
+    db: Database, write: Write, cells: str, reason: str
+) -> None:
+    path = write(f"{ORDERS}A1,7,2010-12-01T08:26:00Z,{cells},X\n")
+    report = import_file(db, path, as_event="order_completed")
+    assert (report.created, report.refused, report.taken_in_part) == (1, 0, 1)
+    (line,) = refused(path)
+    assert line["reason"] == f"line 2: {reason}; the rest of the row was imported"
+    column, _, why = reason.partition(": ")
+    assert report.unreadable[column].rows == 1
+    assert report.unreadable[column].examples == [f"line 2: {why}"]
+
+
+def test_a_customer_is_imported_without_values_that_cannot_be_read(
+    db: Database, write: Write
+) -> None:
+    mapping = write(
+        """
+        [columns]
+        user_id = "id"
+        email = "mail"
+        [attributes]
+        points = { column = "points", type = "integer" }
+        born = { column = "born", type = "date" }
+        """,
+        "map.toml",
+    )
+    rows = "".join(f"{n},x{n},no{n},2001-01-0{n}\n" for n in range(1, 6))
+    path = write(f"id,mail,points,born\n{rows}6,six@example.com,6,31.02.2001\n")
+    report = import_file(db, path, map_file=mapping)
+    assert (report.created, report.refused, report.taken_in_part) == (6, 0, 6)
+    assert {column: one.rows for column, one in report.unreadable.items()} == {
+        "mail": 5,
+        "points": 5,
+        "born": 1,
+    }
+    assert report.unreadable["points"].examples == [
+        f"line {n + 1}: 'no{n}' is not a whole number" for n in (1, 2, 3)
+    ]
+    assert refused(path)[0]["reason"] == (
+        "line 2: mail: 'x1' is not an e-mail address: An email address must have an @-sign.; "
+        "points: 'no1' is not a whole number; the rest of the row was imported"
+    )
+    assert ({"born": "2001-01-05"},) in rows_of(db, profiles.c.attributes)
+
+
+def test_an_empty_user_id_with_an_address_is_a_person(db: Database, write: Write) -> None:
+    report = import_file(db, write(CUSTOMERS + ",GB,ann@example.com,,,true,false\n"))
+    assert counts(report) == (1, 1, 0, 0, 0)
+    assert rows_of(db, identifiers.c.kind, identifiers.c.value) == [("email", "ann@example.com")]
 
 
 def test_a_stray_quote_affects_only_its_row(db: Database, write: Write) -> None:
@@ -346,7 +400,7 @@ def test_the_refused_file_belongs_to_the_last_run(db: Database, write: Write) ->
 
 
 def test_the_refused_file_can_be_fixed_and_imported(db: Database, write: Write) -> None:
-    path = write(CUSTOMERS + "2,GB,nonsense,,,true,false\n3,GB,more nonsense,,,true,false\n")
+    path = write(CUSTOMERS + ",GB,nonsense,,,true,false\n,GB,more nonsense,,,true,false\n")
     import_file(db, path)
     refusals = path.with_name(path.name + ".refused.csv")
     mended = write(refusals.read_text().replace(",nonsense", ",two@example.com"), "mended.csv")
@@ -376,7 +430,7 @@ def test_a_spreadsheet_finds_no_formula_in_the_refused_rows(db: Database, write:
         )
         path = write(text.getvalue())
     mapping = write('[columns]\nuser_id = "customer_id"\nemail = "email"\n', "map.toml")
-    assert import_file(db, path, map_file=mapping).refused == len(FORMULAS)
+    assert import_file(db, path, map_file=mapping).taken_in_part == len(FORMULAS)
     refusals = path.with_name(path.name + ".refused.csv")
     with refusals.open(encoding="utf-8", newline="") as file:
         cells = [cell for line in csv.reader(file) for cell in line]
@@ -510,8 +564,12 @@ def test_a_file_whose_times_name_no_zone_needs_one_in_the_map(db: Database, writ
         ("", "is empty; its first line must name the columns"),
         ("a,b\n1,2\n", "no column 'customer_id', .* its columns are: a, b"),
         (CUSTOMERS.replace("sms_opt_in", "email"), "has the column 'email' twice"),
-        (CUSTOMERS.encode() + b"1,Espa\xf1a,,,,,\n", r"is not UTF-8 \(line 2\)"),
-        (CUSTOMERS.encode("utf-16"), "is not UTF-8"),
+        (
+            CUSTOMERS.encode() + "1,España,,,,,\n".encode() + b"2,Espa\xf1a,,,,,\n",
+            r"is not UTF-8 \(line 3\), though other lines are",
+        ),
+        (CUSTOMERS.encode("utf-16")[:-1], "is not UTF-16"),
+        (CUSTOMERS.encode() + "1,Россия,,,,,\n".encode("windows-1251"), "neither UTF-8 nor Win"),
         ('"customer_id,country\n1,2\n', "no header that can be read"),
     ],
 )
@@ -625,8 +683,12 @@ def test_a_float_too_large_to_be_exact_is_no_whole_number(db: Database, tmp_path
     )
     path = parquet(tmp_path, id=[1, 2], points=[9007199254740991.0, 9007199254740992.0])
     report = import_file(db, path, map_file=mapping)
-    assert counts(report) == (2, 1, 0, 0, 1)
-    assert rows_of(db, profiles.c.attributes) == [({"points": 9007199254740991},)]
+    assert counts(report) == (2, 2, 0, 0, 0)
+    assert report.unreadable["points"].rows == 1
+    assert rows_of(db, profiles.c.id, profiles.c.attributes) == [
+        (1, {"points": 9007199254740991}),
+        (2, {}),
+    ]
 
 
 def test_what_is_named_parquet_and_is_not_is_an_error(db: Database, write: Write) -> None:
