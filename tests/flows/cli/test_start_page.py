@@ -33,7 +33,9 @@ def test_the_commands_of_the_page_work(
     for line in re.findall(r"^segue (.*)$", PAGE, re.MULTILINE):
         said[line] = done = segue(*line.split())
         assert done.status == 0, (line, done.err)
-    assert "2 rows: 2 new" in said["import customers.csv --map my-customers.toml"].out
+    customers = "import customers.csv --map my-customers.toml"
+    assert "ann@example.com" in said[f"{customers} --dry-run"].out
+    assert "2 rows: 2 new" in said[customers].out
     orders = "import orders.csv --as-events order_completed --map my-orders.toml"
     assert "2 new" in said[orders].out
     assert "1" in said["launch win-back --audience lapsed --dry-run"].out
