@@ -20,14 +20,14 @@ from profiles.imports.values import (
     read_number,
 )
 
-Kind = Literal["decimal", "date_order"]
+Choice = Literal["decimal", "date_order"]
 
 # The two readings of a cell, by the key of the map that chooses one.
-_READINGS: Mapping[Kind, tuple[Style, Style]] = {
+_READINGS: Mapping[Choice, tuple[Style, Style]] = {
     "decimal": (Style(decimal="."), Style(decimal=",")),
     "date_order": (Style(date_order="day-first"), Style(date_order="month-first")),
 }
-_KINDS: Mapping[Type, tuple[Kind, Callable[[str, Style], Any]]] = {
+_KINDS: Mapping[Type, tuple[Choice, Callable[[str, Style], Any]]] = {
     # As a number: 1.000 in a column of whole numbers may still be 1 or 1000.
     "integer": ("decimal", read_number),
     "number": ("decimal", read_number),
@@ -51,7 +51,7 @@ class ExampleCell:
 class _Survey:
     """What the cells of one column show."""
 
-    kind: Kind
+    kind: Choice
     read: Callable[[str, Style], Any]
     only: dict[int, ExampleCell] = field(
         default_factory=dict
@@ -156,16 +156,16 @@ def _chosen(
     return None
 
 
-def _names(kind: Kind) -> list[str]:
+def _names(kind: Choice) -> list[str]:
     return [getattr(style, kind) for style in _READINGS[kind]]
 
 
-def _ask(kind: Kind, map_file: Path) -> str:
+def _ask(kind: Choice, map_file: Path) -> str:
     one, other = _names(kind)
     return f'Add {kind} = "{one}" or {kind} = "{other}" at the top of the map {map_file}'
 
 
-def _in_words(kind: Kind, style: Style) -> str:
+def _in_words(kind: Choice, style: Style) -> str:
     if kind == "decimal":
         return f'decimal = "{style.decimal}"'
     return f'date_order = "{style.date_order}"'
