@@ -12,7 +12,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from functools import cache
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, Field
 
@@ -88,6 +88,16 @@ LANGUAGE = Header(
 )
 
 
+class Masked(NamedTuple):
+    """An address as customers' pages show it: a text to translate, and what replaces `{shown}`."""
+
+    text: str
+    shown: str = ""
+
+    def __str__(self) -> str:
+        return self.text.format(shown=self.shown)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Channel:
     """The definition of a channel.
@@ -136,7 +146,7 @@ class Channel:
     address_kind: AddressKind
     address: str
     no_address: str
-    masked: Callable[[str], str]
+    masked: Callable[[str], Masked]
     consent: Literal["opt-in", "opt-out"] = "opt-out"
     consent_fixed: bool = False
     has_stop: bool = False
@@ -215,6 +225,6 @@ def _describe(schema: dict[str, object]) -> None:
 ChannelName = Annotated[str, AfterValidator(_known), Field(json_schema_extra=_describe)]
 
 
-def masked_number(number: str) -> str:
+def masked_number(number: str) -> Masked:
     """A phone number as customers' pages show it."""
-    return f"to the number ending in {number[-3:]}"
+    return Masked("to the number ending in {shown}", number[-3:])

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
-from config.channels import LANGUAGE, Channel, Content, Header
+from config.channels import LANGUAGE, Channel, Content, Header, Masked
 from config.settings import Settings
 
 # Bytes. SendGrid's limit for a request is 30 MB; the difference allows for escapes in JSON.
@@ -25,9 +25,9 @@ class EmailContent(Content):
         return f"{size} bytes; the limit is {MOST_BYTES}" if size > MOST_BYTES else None
 
 
-def _masked(address: str) -> str:
+def _masked(address: str) -> Masked:
     name, _, host = address.rpartition("@")
-    return f"to {name[:1]}…\N{WORD JOINER}@{host}"
+    return Masked("to {shown}", f"{name[:1]}…\N{WORD JOINER}@{host}")
 
 
 CHANNEL = Channel(

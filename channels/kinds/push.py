@@ -8,7 +8,7 @@ from typing import Self
 import orjson
 from typing_extensions import override
 
-from config.channels import LANGUAGE, Channel, Content, Header
+from config.channels import LANGUAGE, Channel, Content, Header, Masked
 from config.settings import Settings
 
 # The limit of FCM (Firebase, "About FCM messages") and of APNs is 4096 bytes for notification and
@@ -44,9 +44,9 @@ class PushContent(Content):
         return f"{size} bytes; the limit is {MOST_BYTES}" if size > MOST_BYTES else None
 
 
-def _masked(_token: str) -> str:
+def _masked(_token: str) -> Masked:
     """A token means nothing to its owner."""
-    return "to your devices with our app"
+    return Masked("to your devices with our app")
 
 
 CHANNEL = Channel(

@@ -13,12 +13,12 @@ from fastapi import APIRouter, FastAPI, Request, Response
 
 from flows.http.context import Receiver
 from flows.http.errors import problem_schemas
-from flows.http.pages.rendering import CustomerPages
+from flows.http.pages.rendering import CustomerPages, page_templates
 
 
 def router(receiver: Receiver) -> APIRouter:
     """`/openapi.json` and `/docs`."""
-    pages = CustomerPages(receiver.segue.settings.brand)
+    pages = CustomerPages(page_templates(receiver.segue.settings.brand))
     routes = APIRouter()
 
     @cache

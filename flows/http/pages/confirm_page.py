@@ -4,9 +4,10 @@ from fastapi import Response
 
 from channels.links import address_of, read_confirmation
 from flows.http.context import Receiver
-from flows.http.pages.choices import allowed, topics_of
+from flows.http.pages.choices import allowed
 from flows.http.pages.form import Fields
 from flows.http.pages.link_rights import chosen_now
+from flows.http.pages.preferences_view import topic_label
 from flows.http.pages.rendering import CustomerPages
 from profiles.consent.changes import confirm
 from profiles.consent.double_opt_in import CONFIRMED_ON
@@ -31,7 +32,6 @@ def _answer(receiver: Receiver, pages: CustomerPages, token: str, *, confirming:
     link = read_confirmation(segue.settings, token)
     if link is None:
         return pages.unknown()
-    topic = topics_of(segue.policy).get(link.topic, link.topic)
     with segue.db.transaction(write=confirming) as tx:
         found = chosen_now(tx, link.profile_id, lock=confirming)
         if found is None:
@@ -41,19 +41,29 @@ def _answer(receiver: Receiver, pages: CustomerPages, token: str, *, confirming:
         named: list[Key] = [] if address is None else [(ADDRESS_KIND[CONFIRMED_ON], address)]
         waits = address_of(segue.settings, link.digest, named) is not None
         confirmed = confirming and waits and confirm(tx, chosen.profile_id, link.topic)
+    pages = pages.for_customer(chosen)
+    gettext = pages.texts.gettext
+    topic = topic_label(segue.policy, link.topic, pages.texts)
     if confirmed:
         receiver.arrived(tx.event_buckets)
-        return _page(pages, "You are subscribed", f"From now on you get e-mail about “{topic}”.")
+        text = gettext("From now on you get e-mail about “{topic}”.", topic=topic)
+        return _page(pages, gettext("You are subscribed"), text)
     if waits:
-        text = f"Press the button to get e-mail about “{topic}” at this address."
-        return _page(pages, f"E-mail about “{topic}”?", text, button="Yes, subscribe me")
+        text = gettext(
+            "Press the button to get e-mail about “{topic}” at this address.", topic=topic
+        )
+        title = gettext("E-mail about “{topic}”?", topic=topic)
+        return _page(pages, title, text, button=gettext("Yes, subscribe me"))
     if allowed(segue.policy, chosen.consent, CONFIRMED_ON, link.topic):
-        return _page(pages, "You are subscribed", f"You get e-mail about “{topic}”.")
+        text = gettext("You get e-mail about “{topic}”.", topic=topic)
+        return _page(pages, gettext("You are subscribed"), text)
     return _page(
         pages,
-        "There is nothing to confirm",
-        "The link is older than seven days, or your choices or your address have changed since. "
-        "It does not subscribe you. To subscribe, please sign up again.",
+        gettext("There is nothing to confirm"),
+        gettext(
+            "The link is older than seven days, or your choices or your address have changed "
+            "since. It does not subscribe you. To subscribe, please sign up again."
+        ),
     )
 
 

@@ -12,6 +12,7 @@ from config.clock.times import DAY, HOUR, Seconds
 from config.clock.zones import zone_names
 from config.policy import CHANNELS, Policy, Window, format_time, parse_time_of_day
 from flows.http.pages.choices import boxes, consent_of, offered, stopped
+from flows.http.pages.texts import Texts
 from profiles.consent.preferences import Changes, Chosen
 
 Fields = Mapping[str, str]
@@ -86,20 +87,25 @@ def read_filled(posted: Fields, names: Iterable[str]) -> FilledForm:
 
 
 def requested_changes(
-    policy: Policy, languages: Mapping[str, str], chosen: Chosen, answer: FilledForm
+    policy: Policy,
+    languages: Mapping[str, str],
+    chosen: Chosen,
+    answer: FilledForm,
+    texts: Texts,
 ) -> RequestedChanges:
     """The changes that a filled form requests; none if a field has an error.
 
     Parameters
     ----------
-    chosen: the choices on record now.
+    chosen: the choices on record now. texts: of the errors.
     """
+    gettext = texts.gettext
     errors: dict[str, str] = {}
     choices: dict[str, int | str | None] = {}
     values = answer.values
     if answer.changed("per_week"):
         try:
-            choices["per_week"] = _per_week(values["per_week"])
+            choices["per_week"] = _per_week(values["per_week"], texts)
         except ValueError as error:
             errors["per_week"] = str(error)
     if answer.changed("opens", "closes"):
@@ -108,20 +114,20 @@ def requested_changes(
             try:
                 times[name] = parse_time_of_day(values[name]) if values[name] else None
             except ValueError:
-                errors[name] = "This is not a time of day. Choose one from the list."
+                errors[name] = gettext("This is not a time of day. Choose one from the list.")
         if len(times) == 2:
             try:
-                opens, closes = _hours(policy, times["opens"], times["closes"])
+                opens, closes = _hours(policy, times["opens"], times["closes"], texts)
                 choices |= {"opens": opens, "closes": closes}
             except ValueError as error:
                 errors["closes"] = str(error)
     if answer.changed("timezone"):
         if values["timezone"] and values["timezone"] not in zone_names():
-            errors["timezone"] = "We do not know this time zone. Choose one from the list."
+            errors["timezone"] = gettext("We do not know this time zone. Choose one from the list.")
         choices["timezone"] = values["timezone"] or None
     if answer.changed("language"):
         if values["language"] and values["language"] not in languages:
-            errors["language"] = (
+            errors["language"] = gettext(
                 "We do not send messages in this language. Choose one from the list."
             )
         choices["language"] = values["language"] or None
@@ -139,16 +145,16 @@ def requested_changes(
     return RequestedChanges(Changes() if errors else Changes(consent, choices), errors)
 
 
-def _per_week(text: str) -> int | None:
+def _per_week(text: str, texts: Texts) -> int | None:
     if not text:
         return None
     if text.isascii() and text.isdecimal() and len(text) < 3 and int(text) > 0:
         return int(text)
-    raise ValueError("This is not a number of the list. Choose one from the list.")
+    raise ValueError(texts.gettext("This is not a number of the list. Choose one from the list."))
 
 
 def _hours(
-    policy: Policy, opens: Seconds | None, closes: Seconds | None
+    policy: Policy, opens: Seconds | None, closes: Seconds | None, texts: Texts
 ) -> tuple[Seconds | None, Seconds | None]:
     """Check the hours. A missing start or end is midnight.
 
@@ -158,12 +164,18 @@ def _hours(
     if opens == 0 and closes == DAY:
         return None, None
     if opens in (closes, DAY):
-        raise ValueError(f"Choose an end that is later than {format_time(opens)}.")
+        raise ValueError(
+            texts.gettext("Choose an end that is later than {time}.", time=format_time(opens))
+        )
     if not any(meets(policy, channel, opens, closes) for channel in offered(policy)):
         hours = hours_offered(policy)
         first, last = format_time(hours[0]), format_time(hours[-1] + HOUR)
         raise ValueError(
-            f"We never send messages at these hours. Choose hours between {first} and {last}."
+            texts.gettext(
+                "We never send messages at these hours. Choose hours between {first} and {last}.",
+                first=first,
+                last=last,
+            )
         )
     return opens, closes
 
@@ -188,11 +200,16 @@ def _stretches(opens: Seconds, closes: Seconds) -> Iterator[tuple[Seconds, Secon
         yield 0, closes
 
 
-def windows_text(policy: Policy, channel: ChannelName) -> str:
+def windows_text(policy: Policy, channel: ChannelName, texts: Texts) -> str:
     """The hours of a channel as text: "09:00 to 20:00 or 10:00 to 18:00"."""
     windows: tuple[Window, ...] = policy.windows(channel) or ()
-    hours = {f"{format_time(one.opens)} to {format_time(one.closes)}": None for one in windows}
-    return " or ".join(hours)
+    hours = [
+        texts.gettext(
+            "{opens} to {closes}", opens=format_time(one.opens), closes=format_time(one.closes)
+        )
+        for one in windows
+    ]
+    return texts.gettext(" or ").join(dict.fromkeys(hours))
 
 
 def numbers_offered(policy: Policy) -> list[int]:

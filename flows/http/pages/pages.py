@@ -17,18 +17,19 @@ from flows.http.context import Receiver
 from flows.http.errors import Refusal
 from flows.http.pages import confirm_page, preferences_page, unsubscribe_page
 from flows.http.pages.form import Fields
-from flows.http.pages.rendering import CustomerPages
+from flows.http.pages.rendering import CustomerPages, page_templates
 
 log = logging.getLogger(__name__)
 
 # Tokens have about 100 characters, and more if the topic has a long name.
 _LONGEST_TOKEN = 1000
-_FAILED = "This did not work just now"
+
+_Answer = Callable[[CustomerPages], Response]
 
 
 def router(receiver: Receiver) -> APIRouter:
     """`/u/{token}`, `/preferences/{token}` and `/confirm/{token}`."""
-    pages = CustomerPages(receiver.segue.settings.brand)
+    brand_pages = CustomerPages(page_templates(receiver.segue.settings.brand))
     routes = APIRouter(
         tags=["customers"],
         default_response_class=HTMLResponse,
@@ -41,35 +42,42 @@ def router(receiver: Receiver) -> APIRouter:
         },
     )
 
-    def guarded(answer: Callable[[], Response]) -> Response:
+    def guarded(pages: CustomerPages, answer: _Answer) -> Response:
         try:
-            return answer()
+            return answer(pages)
         except Exception as error:
             log.error("a customer's page can't be served: %s", reason_of(error))
+            _ = pages.texts.gettext
+            failed = _("This did not work just now")
             if of_the_database(error):
-                text = "Nothing was changed. Please try again in a few minutes."
-                return pages.notice(503, _FAILED, text)
-            text = "Please open the link again in a few minutes to see your current choices."
-            return pages.notice(500, _FAILED, text)
+                text = _("Nothing was changed. Please try again in a few minutes.")
+                return pages.notice(503, failed, text)
+            text = _("Please open the link again in a few minutes to see your current choices.")
+            return pages.notice(500, failed, text)
 
-    async def shown(token: str, answer: Callable[[], Response]) -> Response:
+    async def shown(token: str, request: Request, answer: _Answer) -> Response:
+        pages = brand_pages.for_request(request.headers.get("accept-language", ""))
         if len(token) > _LONGEST_TOKEN:
             return pages.unknown()
-        return await receiver.threads.run(guarded, answer)
+        return await receiver.threads.run(guarded, pages, answer)
 
     async def posted(
-        token: str, request: Request, answer: Callable[[Fields], Response]
+        token: str, request: Request, answer: Callable[[CustomerPages, Fields], Response]
     ) -> Response:
         try:
             form = await read_form(request)
         except Refusal:
-            return pages.notice(413, "This is too long", "Nothing was changed.")
-        return await shown(token, lambda: answer(form))
+            pages = brand_pages.for_request(request.headers.get("accept-language", ""))
+            _ = pages.texts.gettext
+            return pages.notice(413, _("This is too long"), _("Nothing was changed."))
+        return await shown(token, request, lambda pages: answer(pages, form))
 
     @routes.get("/u/{token}")
-    async def show_unsubscribe(token: str) -> Response:
+    async def show_unsubscribe(token: str, request: Request) -> Response:
         """Show what the link stops, with a button that stops it. Changes nothing."""
-        return await shown(token, lambda: unsubscribe_page.show(receiver, pages, token))
+        return await shown(
+            token, request, lambda pages: unsubscribe_page.show(receiver, pages, token)
+        )
 
     @routes.post("/u/{token}", openapi_extra=_takes("List-Unsubscribe", "One-Click"))
     async def unsubscribe(token: str, request: Request) -> Response:
@@ -78,13 +86,15 @@ def router(receiver: Receiver) -> APIRouter:
         Any body unsubscribes, except `action=undo` from the page itself.
         """
         return await posted(
-            token, request, lambda form: unsubscribe_page.act(receiver, pages, token, form)
+            token, request, lambda pages, form: unsubscribe_page.act(receiver, pages, token, form)
         )
 
     @routes.get("/preferences/{token}")
-    async def show_preferences(token: str) -> Response:
+    async def show_preferences(token: str, request: Request) -> Response:
         """Show the customer's choices as a form. Changes nothing."""
-        return await shown(token, lambda: preferences_page.show(receiver, pages, token))
+        return await shown(
+            token, request, lambda pages: preferences_page.show(receiver, pages, token)
+        )
 
     @routes.post(
         "/preferences/{token}",
@@ -98,19 +108,19 @@ def router(receiver: Receiver) -> APIRouter:
         reload posts the same form again, which changes nothing.
         """
         return await posted(
-            token, request, lambda form: preferences_page.save(receiver, pages, token, form)
+            token, request, lambda pages, form: preferences_page.save(receiver, pages, token, form)
         )
 
     @routes.get("/confirm/{token}")
-    async def show_confirmation(token: str) -> Response:
+    async def show_confirmation(token: str, request: Request) -> Response:
         """Show what the link confirms, with a button that confirms it. Changes nothing."""
-        return await shown(token, lambda: confirm_page.show(receiver, pages, token))
+        return await shown(token, request, lambda pages: confirm_page.show(receiver, pages, token))
 
     @routes.post("/confirm/{token}", openapi_extra=_takes("action", "confirm"))
     async def confirm(token: str, request: Request) -> Response:
         """Confirm the yes. A repeated request changes nothing."""
         return await posted(
-            token, request, lambda form: confirm_page.act(receiver, pages, token, form)
+            token, request, lambda pages, form: confirm_page.act(receiver, pages, token, form)
         )
 
     return routes

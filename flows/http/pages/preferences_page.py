@@ -8,30 +8,22 @@ from sqlalchemy import select
 
 from channels.links import Access, read_preferences
 from config.channels import channel_of
-from config.clock.times import DAY, Seconds
+from config.clock.times import DAY
 from config.database.engine import Tx
 from config.policy import Policy
 from flows.http.context import Receiver
 from flows.http.pages.choices import allowed, nothing_at_all, nothing_on, topics_of
 from flows.http.pages.form import Fields, FilledForm, fields_of, read_filled, requested_changes
 from flows.http.pages.link_rights import Rights, rights_of
-from flows.http.pages.preferences_view import masked, notes, preferences_view
+from flows.http.pages.preferences_view import listed, masked, notes, preferences_view
 from flows.http.pages.rendering import CustomerPages
 from profiles.consent import preferences
 from profiles.consent.preferences import Changes, Chosen, TopicChanges, read_chosen
 from profiles.tables import upgrades
 
 _SOURCE = "preference page"
-# The status line of the page, also part of its title.
-_SAVED = "Saved"
-_STOPPED = "Everything is stopped"
-_NEWER = (
-    "This link was made before we joined two records of you, so it can only stop messages. Our "
-    "newest message to you has a link to all your choices."
-)
 # Links contain their creation time since this schema revision.
 _LINKS_HAVE_TIMES = "0009"
-_APPLIES = "This also applies to messages that are already planned."
 
 
 def show(receiver: Receiver, pages: CustomerPages, token: str) -> Response:
@@ -47,7 +39,7 @@ def show(receiver: Receiver, pages: CustomerPages, token: str) -> Response:
         return pages.gone()
     if not rights.own:
         return _to_withdraw(receiver, pages, rights)
-    return _Page(receiver, pages).on_record(rights.chosen, "")
+    return _Page(receiver, pages.for_customer(rights.chosen)).on_record(rights.chosen, "")
 
 
 def save(receiver: Receiver, pages: CustomerPages, token: str, form: Fields) -> Response:
@@ -55,7 +47,6 @@ def save(receiver: Receiver, pages: CustomerPages, token: str, form: Fields) -> 
     access = read_preferences(receiver.segue.settings, token)
     if access is None:
         return pages.unknown()
-    page = _Page(receiver, pages)
     with receiver.segue.db.transaction() as tx:
         if _is_expired(receiver, tx, access):
             return _expired(receiver, pages)
@@ -63,18 +54,22 @@ def save(receiver: Receiver, pages: CustomerPages, token: str, form: Fields) -> 
         if rights is None:
             return pages.gone()
         before = rights.chosen
+        page = _Page(receiver, pages.for_customer(before))
         if form.get("action") == "stop":
-            changes, status = Changes(nothing_at_all(page.policy, before.consent)), _STOPPED
+            changes = Changes(nothing_at_all(page.policy, before.consent))
+            stopping = True
             if not rights.own:
                 changes = Changes(_nothing_on(page.policy, rights))
         else:
             answer = read_filled(form, fields_of(page.policy, before))
-            changes, errors = requested_changes(page.policy, page.languages, before, answer)
+            changes, errors = requested_changes(
+                page.policy, page.languages, before, answer, page.texts
+            )
+            stopping = False
             if not rights.own:
                 changes = Changes(_withdrawn(rights, changes))
             elif errors:
                 return page.refused(before, answer, errors)
-            status = _SAVED
         changed = preferences.save(tx, before, changes, _SOURCE, page.policy.double_opt_in)
         after = read_chosen(tx, before.profile_id)
         assert after is not None
@@ -82,7 +77,10 @@ def save(receiver: Receiver, pages: CustomerPages, token: str, form: Fields) -> 
         receiver.arrived(tx.event_buckets)
     if not rights.own:
         return _to_withdraw(receiver, pages, replace(rights, chosen=after))
-    return page.on_record(after, status)
+    # The language may be what was changed.
+    page = _Page(receiver, pages.for_customer(after))
+    gettext = page.texts.gettext
+    return page.on_record(after, gettext("Everything is stopped") if stopping else gettext("Saved"))
 
 
 def _is_expired(receiver: Receiver, tx: Tx, access: Access) -> bool:
@@ -96,17 +94,18 @@ def _is_expired(receiver: Receiver, tx: Tx, access: Access) -> bool:
 
 def _expired(receiver: Receiver, pages: CustomerPages) -> Response:
     lifetime = receiver.segue.settings.preferences_link_lifetime
+    gettext = pages.texts.gettext
     return pages.notice(
         410,
-        "This link has expired",
-        f"A link to your choices works for {_in_days(lifetime)}. Nothing was changed.",
-        "The next message that we send you has a new one. Links to unsubscribe do not expire.",
+        gettext("This link has expired"),
+        gettext(
+            "A link to your choices works for {time}. Nothing was changed.",
+            time=pages.texts.ngettext("{number} day", "{number} days", max(1, lifetime // DAY)),
+        ),
+        gettext(
+            "The next message that we send you has a new one. Links to unsubscribe do not expire."
+        ),
     )
-
-
-def _in_days(seconds: Seconds) -> str:
-    number = max(1, seconds // DAY)
-    return "1 day" if number == 1 else f"{number} days"
 
 
 def _nothing_on(policy: Policy, rights: Rights) -> TopicChanges:
@@ -130,11 +129,20 @@ def _withdrawn(rights: Rights, changes: Changes) -> TopicChanges:
 
 def _to_withdraw(receiver: Receiver, pages: CustomerPages, rights: Rights) -> Response:
     """The page of a link that can only withdraw consent: one button."""
+    pages = pages.for_customer(rights.chosen)
     if not rights.withdraws:
         return pages.nothing_sent()
-    to = " and ".join(
-        f"{channel_of(channel).plural} {masked(channel, address)}".strip()
-        for channel, address in rights.withdraws.items()
+    texts, gettext = pages.texts, pages.texts.gettext
+    what = listed(
+        [
+            f"{gettext(channel_of(channel).plural)} {masked(channel, address, texts)}".strip()
+            for channel, address in rights.withdraws.items()
+        ],
+        texts,
+    )
+    newer = gettext(
+        "This link was made before we joined two records of you, so it can only stop messages. Our "
+        "newest message to you has a link to all your choices."
     )
     policy, consent = receiver.segue.policy, rights.chosen.consent
     subscribed = any(
@@ -143,10 +151,15 @@ def _to_withdraw(receiver: Receiver, pages: CustomerPages, rights: Rights) -> Re
         for topic in topics_of(policy)
     )
     if not subscribed:
-        text = f"We send no {to}, except receipts and other messages that an order needs."
-        return pages.act("Stopped", [text, _NEWER])
-    text = f"This stops all {to}. You still get receipts and other messages that an order needs."
-    return pages.act("Stop all of it?", [text, _NEWER], "stop", "Stop")
+        text = gettext(
+            "We send no {what}, except receipts and other messages that an order needs.", what=what
+        )
+        return pages.act(gettext("Stopped"), [text, newer])
+    text = gettext(
+        "This stops all {what}. You still get receipts and other messages that an order needs.",
+        what=what,
+    )
+    return pages.act(gettext("Stop all of it?"), [text, newer], "stop", gettext("Stop"))
 
 
 class _Page:
@@ -156,6 +169,7 @@ class _Page:
         self.policy = receiver.segue.policy
         self.languages = receiver.segue.settings.languages
         self._pages = pages
+        self.texts = pages.texts
 
     def on_record(self, chosen: Chosen, status: str) -> Response:
         """The form with the recorded choices. status: the result of the last action, or ""."""
@@ -169,17 +183,19 @@ class _Page:
     def _answer(
         self, chosen: Chosen, answer: FilledForm, status: str, errors: Mapping[str, str]
     ) -> Response:
-        view = preferences_view(self.policy, self.languages, chosen, answer, errors)
-        heading = "What you get, and when"
-        about = [_APPLIES] if status else []
+        gettext = self.texts.gettext
+        view = preferences_view(self.policy, self.languages, chosen, answer, errors, self.texts)
+        heading = gettext("What you get, and when")
+        about = [gettext("This also applies to messages that are already planned.")]
+        state = gettext("Not saved") if errors else status
         return self._pages.page(
             "preferences",
             {
                 **view,
-                "title": f"{'Not saved' if errors else status}: {heading}".removeprefix(": "),
+                "title": f"{state}: {heading}".removeprefix(": "),
                 "heading": heading,
                 "status": status,
-                "notes": about + notes(self.policy, chosen),
+                "notes": (about if status else []) + notes(self.policy, chosen, self.texts),
             },
             400 if errors else 200,
         )

@@ -7,26 +7,15 @@ from fastapi import Response
 from channels.links import Subscription, read_unsubscribe
 from config.channels import channel_of
 from flows.http.context import Receiver
-from flows.http.pages.choices import allowed, stopped, topics_of
+from flows.http.pages.choices import allowed, stopped
 from flows.http.pages.form import Fields
 from flows.http.pages.link_rights import Rights, rights_of
-from flows.http.pages.preferences_view import masked, to_confirm
+from flows.http.pages.preferences_view import about, masked, to_confirm, topic_label
 from flows.http.pages.rendering import CustomerPages
 from profiles.consent.double_opt_in import CONFIRMED_ON
 from profiles.consent.preferences import Changes, Chosen, read_chosen, save
 
 _STOP, _UNDO = "stop", "undo"
-_STAYS = (
-    "Your other choices do not change. You still get receipts and other messages that an order "
-    "needs."
-)
-_ALL_STOPPED = (
-    "You have stopped all {channel}. To start them again, open the link to your choices in one of "
-    "our messages."
-)
-_MORE = (
-    "Our newest message to you has a link to all your choices: what you get, how often and when."
-)
 
 
 def show(receiver: Receiver, pages: CustomerPages, token: str) -> Response:
@@ -41,11 +30,16 @@ def show(receiver: Receiver, pages: CustomerPages, token: str) -> Response:
     page = _Page(receiver=receiver, pages=pages, link=link, rights=rights)
     if not page.may_stop:
         return pages.nothing_sent()
+    gettext = page.gettext
     if page.is_subscribed(rights.chosen):
-        to = " ".join((page.about, page.to)).strip()
-        text = f"We will send no more {to}. This also applies to messages that are already planned."
-        return page.answer(f"Stop {page.about}?", [text, _STAYS], _STOP, "Unsubscribe")
-    return page.stopped(f"You get no {page.about}", rights.chosen, "Send it to me again")
+        text = gettext(
+            "We will send no more {what}. This also applies to messages that are already planned.",
+            what=" ".join((page.about, page.to)).strip(),
+        )
+        title = gettext("Stop {what}?", what=page.about)
+        return page.answer(title, [text, page.stays], _STOP, gettext("Unsubscribe"))
+    title = gettext("You get no {what}", what=page.about)
+    return page.stopped(title, rights.chosen, gettext("Send it to me again"))
 
 
 def act(receiver: Receiver, pages: CustomerPages, token: str, form: Fields) -> Response:
@@ -74,15 +68,17 @@ def act(receiver: Receiver, pages: CustomerPages, token: str, form: Fields) -> R
         assert after is not None
     if changed:
         receiver.arrived(tx.event_buckets)
+    gettext = page.gettext
     if page.is_subscribed(after):
-        text = f"You get {page.about} as before."
-        return page.answer("You are subscribed again", [text], _STOP, "Unsubscribe", quiet=True)
+        text = gettext("You get {what} as before.", what=page.about)
+        title = gettext("You are subscribed again")
+        return page.answer(title, [text], _STOP, gettext("Unsubscribe"), quiet=True)
     if undo and link.channel == CONFIRMED_ON and link.topic in after.unconfirmed:
-        return page.answer("One step is left", [to_confirm(after, page.about)])
+        return page.answer(gettext("One step is left"), [to_confirm(after, page.about, page.texts)])
     if undo:
-        return page.stopped("You are still unsubscribed", after, "")
-    back = "Undo" if page.is_subscribed(before) else "Send it to me again"
-    return page.stopped("You are unsubscribed", after, back)
+        return page.stopped(gettext("You are still unsubscribed"), after, "")
+    back = gettext("Undo") if page.is_subscribed(before) else gettext("Send it to me again")
+    return page.stopped(gettext("You are unsubscribed"), after, back)
 
 
 class _Page:
@@ -91,12 +87,14 @@ class _Page:
     def __init__(
         self, *, receiver: Receiver, pages: CustomerPages, link: Subscription, rights: Rights
     ) -> None:
-        self._pages = pages
+        self._pages = pages.for_customer(rights.chosen)
         self._link = link
         self._rights = rights
         self._policy = receiver.segue.policy
-        topic = topics_of(self._policy).get(link.topic, link.topic)
-        self.about = f"{channel_of(link.channel).plural} about “{topic}”"
+        self.texts = self._pages.texts
+        self.gettext = self.texts.gettext
+        topic = topic_label(self._policy, link.topic, self.texts)
+        self.about = about(link.channel, topic, self.texts)
 
     @property
     def may_stop(self) -> bool:
@@ -108,8 +106,8 @@ class _Page:
         """The masked address in use or, without full rights, the one that the link was made for."""
         channel = self._link.channel
         if self._rights.own:
-            return masked(channel, self._rights.chosen.addresses.get(channel))
-        return masked(channel, self._rights.withdraws[channel])
+            return masked(channel, self._rights.chosen.addresses.get(channel), self.texts)
+        return masked(channel, self._rights.withdraws[channel], self.texts)
 
     def is_subscribed(self, chosen: Chosen) -> bool:
         """Whether consent allows the topic on the channel."""
@@ -119,10 +117,26 @@ class _Page:
         """The page after an opt-out; `back` is the label of the button that undoes it."""
         channel = self._link.channel
         if stopped(chosen.consent, channel):
-            return self.answer(title, [_ALL_STOPPED.format(channel=channel_of(channel).plural)])
-        text = f"From now on we send no {self.about}, not even those that are already planned."
+            text = self.gettext(
+                "You have stopped all {messages}. To start them again, open the link to your "
+                "choices in one of our messages.",
+                messages=self.gettext(channel_of(channel).plural),
+            )
+            return self.answer(title, [text])
+        text = self.gettext(
+            "From now on we send no {what}, not even those that are already planned.",
+            what=self.about,
+        )
         back = back if self._rights.own else ""
-        return self.answer(title, [text, _STAYS], _UNDO, back, quiet=True)
+        return self.answer(title, [text, self.stays], _UNDO, back, quiet=True)
+
+    @property
+    def stays(self) -> str:
+        """What an opt-out does not change."""
+        return self.gettext(
+            "Your other choices do not change. You still get receipts and other messages that an "
+            "order needs."
+        )
 
     def answer(
         self,
@@ -134,4 +148,8 @@ class _Page:
         quiet: bool = False,
     ) -> Response:
         """A page with at most one button."""
-        return self._pages.act(title, [*paragraphs, _MORE], action, button, quiet=quiet)
+        more = self.gettext(
+            "Our newest message to you has a link to all your choices: what you get, how often and "
+            "when."
+        )
+        return self._pages.act(title, [*paragraphs, more], action, button, quiet=quiet)

@@ -1,57 +1,68 @@
-"""The time zones that a customer can choose, by region, then by country and city."""
+"""The time zones that a customer can choose, by region, then by country and city.
+
+Names of countries and cities come from Babel (Unicode CLDR).
+"""
 
 from functools import cache
-from typing import Any
 from unicodedata import normalize
 
 import pycountry
+from babel.dates import get_timezone_location
 
 from config.clock.zones import zones_of_country
+from flows.http.pages.texts import Texts, texts_in
 
-_REGIONS = {
-    "Africa": "Africa",
-    "America": "Americas",
-    "Antarctica": "Antarctica",
-    "Arctic": "Arctic",
-    "Asia": "Asia",
-    "Atlantic": "Atlantic Ocean",
-    "Australia": "Australia",
-    "Europe": "Europe",
-    "Indian": "Indian Ocean",
-    "Pacific": "Pacific Ocean",
-}
+
+def _regions(texts: Texts) -> dict[str, str]:
+    return {
+        "Africa": texts.gettext("Africa"),
+        "America": texts.gettext("Americas"),
+        "Antarctica": texts.gettext("Antarctica"),
+        "Arctic": texts.gettext("Arctic"),
+        "Asia": texts.gettext("Asia"),
+        "Atlantic": texts.gettext("Atlantic Ocean"),
+        "Australia": texts.gettext("Australia"),
+        "Europe": texts.gettext("Europe"),
+        "Indian": texts.gettext("Indian Ocean"),
+        "Pacific": texts.gettext("Pacific Ocean"),
+    }
 
 
 @cache
-def zone_labels() -> dict[str, str]:
+def zone_labels(language: str) -> dict[str, str]:
     """Every zone of every country with its label: Europe/Berlin -> "Germany, Berlin"."""
+    texts = texts_in(language)
+    countries = texts.locale.territories
     labels = {
-        name: _label(_name(country), name)
+        name: _label(countries.get(country.alpha_2, country.name), city_of(name, language))
         for country in pycountry.countries
         for name in zones_of_country(country.alpha_2)
     }
-    return labels | {"UTC": "Universal time (UTC)"}
+    return labels | {"UTC": texts.gettext("Universal time (UTC)")}
 
 
 @cache
-def zones_by_region() -> dict[str, list[tuple[str, str]]]:
+def zones_by_region(language: str) -> dict[str, list[tuple[str, str]]]:
     """The zones as (name, label) by region, in alphabetical order of their labels."""
-    found: dict[str, list[tuple[str, str]]] = {region: [] for region in _REGIONS.values()}
-    for name, label in sorted(zone_labels().items(), key=lambda zone: _plain(zone[1])):
-        region = _REGIONS.get(name.split("/")[0], "Everywhere")
+    texts = texts_in(language)
+    regions = _regions(texts)
+    found: dict[str, list[tuple[str, str]]] = {region: [] for region in regions.values()}
+    for name, label in sorted(zone_labels(language).items(), key=lambda zone: _plain(zone[1])):
+        region = regions.get(name.split("/")[0], texts.gettext("Everywhere"))
         found.setdefault(region, []).append((name, label))
     return found
 
 
-def _label(country: str, name: str) -> str:
-    city = name.rsplit("/", 1)[1].replace("_", " ")
+@cache
+def city_of(zone: str, language: str) -> str:
+    """The city of a time zone."""
+    if "/" not in zone:
+        return zone
+    return get_timezone_location(zone, locale=texts_in(language).locale, return_city=True)
+
+
+def _label(country: str, city: str) -> str:
     return country if city == country else f"{country}, {city}"
-
-
-def _name(country: Any) -> str:
-    """The common name: "Iran", not "Iran, Islamic Republic of"."""
-    name: str = getattr(country, "common_name", country.name)
-    return name.partition(",")[0].partition(" (")[0]
 
 
 def _plain(label: str) -> str:

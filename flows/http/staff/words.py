@@ -58,7 +58,7 @@ def sentence(text: str) -> str:
 
 def masked(address: str, name: str) -> str:
     """An address of a channel in a list: only who knows it recognises it."""
-    return channel_of(name).masked(address).removeprefix("to ") if address else ""
+    return str(channel_of(name).masked(address)).removeprefix("to ") if address else ""
 
 
 def masked_name(name: str) -> str:

@@ -23,8 +23,11 @@ from flows.http.pages.form import (
     requested_changes,
 )
 from flows.http.pages.preferences_view import notes
+from flows.http.pages.texts import texts_in
 from flows.http.pages.zone_list import zone_labels, zones_by_region
 from profiles.consent.preferences import Changes, Chosen, TopicChanges
+
+ENGLISH = texts_in("en")
 
 # A machine under load may be slow.
 however_slow = examples(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -251,7 +254,7 @@ LANGUAGES = {"en": "English", "de": "Deutsch"}
 def answered(chosen: Chosen = NOBODY, /, **filled_in: str) -> RequestedChanges:
     fields = fields_of(SHOP, chosen)
     posted = {**fields, **filled_in, **{SHOWN + name: value for name, value in fields.items()}}
-    return requested_changes(SHOP, LANGUAGES, chosen, read_filled(posted, fields))
+    return requested_changes(SHOP, LANGUAGES, chosen, read_filled(posted, fields), ENGLISH)
 
 
 @pytest.mark.parametrize(
@@ -322,7 +325,7 @@ def test_an_unchanged_field_is_not_validated() -> None:
 def test_a_form_without_what_was_shown_changes_only_what_it_names() -> None:
     chosen = replace(NOBODY, per_week=3, language="de", consent={("sms", "offers"): True})
     answer = read_filled({"opens": "10:00", "sms.news": "on"}, fields_of(SHOP, chosen))
-    changes, errors = requested_changes(SHOP, LANGUAGES, chosen, answer)
+    changes, errors = requested_changes(SHOP, LANGUAGES, chosen, answer, ENGLISH)
     assert errors == {}
     assert changes.consent == {("sms", "news"): True}
     assert changes.choices == {"opens": 10 * HOUR, "closes": DAY}
@@ -338,25 +341,25 @@ def test_offered_choices_are_within_the_policys_limits_and_windows() -> None:
 def test_a_channel_without_a_window_in_the_chosen_hours_is_named() -> None:
     everywhere: dict[ChannelName, str] = {"email": "a@example.com", "sms": "+44770", "push": "t"}
     morning = replace(NOBODY, opens=9 * HOUR, closes=12 * HOUR, addresses=everywhere)
-    [note] = notes(SHOP, morning)
+    [note] = notes(SHOP, morning, ENGLISH)
     assert "You get no notifications in the app at the hours" in note
     assert "17:00 to 22:00" in note
-    assert notes(SHOP, replace(morning, addresses={"email": "a@example.com"})) == []
+    assert notes(SHOP, replace(morning, addresses={"email": "a@example.com"}), ENGLISH) == []
     evening = replace(morning, opens=21 * HOUR, closes=22 * HOUR)
-    assert len(notes(SHOP, evening)) == 1  # no texts are wanted
+    assert len(notes(SHOP, evening, ENGLISH)) == 1  # no texts are wanted
     stopped: Said = {("sms", "*"): False, ("sms", "news"): True}
-    assert len(notes(SHOP, replace(evening, consent=stopped))) == 1
-    assert len(notes(SHOP, replace(evening, consent={("sms", "news"): True}))) == 2
+    assert len(notes(SHOP, replace(evening, consent=stopped), ENGLISH)) == 1
+    assert len(notes(SHOP, replace(evening, consent={("sms", "news"): True}), ENGLISH)) == 2
 
 
 def test_every_zone_of_every_country_is_offered_once_and_by_name() -> None:
-    offered = [zone for zones in zones_by_region().values() for zone in zones]
-    assert dict(offered) == zone_labels()
+    offered = [zone for zones in zones_by_region("en").values() for zone in zones]
+    assert dict(offered) == zone_labels("en")
     assert len(offered) == len(set(offered)) == len({label for _, label in offered}) > 400
-    assert ("Europe/Berlin", "Germany, Berlin") in zones_by_region()["Europe"]
-    assert ("America/New_York", "United States, New York") in zones_by_region()["Americas"]
-    assert ("Asia/Tehran", "Iran, Tehran") in zones_by_region()["Asia"]
-    europe = [label for _, label in zones_by_region()["Europe"]]
+    assert ("Europe/Berlin", "Germany, Berlin") in zones_by_region("en")["Europe"]
+    assert ("America/New_York", "United States, New York") in zones_by_region("en")["Americas"]
+    assert ("Asia/Tehran", "Iran, Tehran") in zones_by_region("en")["Asia"]
+    europe = [label for _, label in zones_by_region("en")["Europe"]]
     assert europe.index("Åland Islands, Mariehamn") < europe.index("Belgium, Brussels")
 
 

@@ -415,8 +415,8 @@ def test_the_page_shows_the_zone_that_is_used_without_a_choice(
     ("language", "words"),
     [
         (None, "No choice"),
-        ("de", "Leave it to us (Deutsch)"),
-        ("de-AT", "Leave it to us (Deutsch)"),
+        ("de", "Automatisch (Deutsch)"),
+        ("de-AT", "Automatisch (Deutsch)"),
         ("tlh", "Leave it to us (tlh)"),
     ],
 )
