@@ -99,6 +99,10 @@ class Settings(BaseSettings):
         default=ROOT / "config" / "policy.toml",
         description="The file with windows, caps, topics and consent rules.",
     )
+    library: Path = Field(
+        default=ROOT / "journeys" / "library",
+        description="The folder with a folder for each journey, and segments.py.",
+    )
     now: Annotated[Instant | None, BeforeValidator(lambda v: v and parse_instant(v))] = Field(
         default=None, description="A simulated time; only with the sandbox."
     )

@@ -21,7 +21,7 @@ from config.channels import ChannelName, channel_of
 from config.errors import SegueError
 from config.policy import CHANNELS, Policy
 from config.required import unmet, unmet_general
-from config.settings import Settings, read_environment
+from config.settings import Settings, read_environment, variable
 
 
 class ChannelSettings(BaseSettings):
@@ -141,7 +141,7 @@ def _route(channel: ChannelName, there: list[Provider[Any]]) -> Route:
             raise SegueError(f"set {prefix}PROVIDER to one of {', '.join(names)}")
         [default] = candidates
     route = Route(default, chosen.provider_by_kind, chosen.provider_by_topic)
-    for variable, named in (
+    for what, named in (
         ("PROVIDER", [chosen.provider] if chosen.provider else []),
         ("PROVIDER_BY_KIND", chosen.provider_by_kind.values()),
         ("PROVIDER_BY_TOPIC", chosen.provider_by_topic.values()),
@@ -149,7 +149,7 @@ def _route(channel: ChannelName, there: list[Provider[Any]]) -> Route:
         for name in named:
             if name not in names:
                 raise SegueError(
-                    f"{prefix}{variable} names {name!r}, which is no provider of {channel}; use "
+                    f"{prefix}{what} names {name!r}, which is no provider of {channel}; use "
                     f"{', '.join(names)}"
                 )
     return route
@@ -195,6 +195,16 @@ def connect_providers(settings: Settings) -> ConnectedProviders:
                 f"{', '.join((*CHANNELS, *connected))}"
             )
     return ConnectedProviders(connected, found)
+
+
+def known_variables() -> set[str]:
+    """The environment variables that are settings of Segue or of a provider, in upper case."""
+    found = {variable(Settings, field) for field in Settings.model_fields}
+    for provider in known_providers().values():
+        found |= {variable(provider.settings, field) for field in provider.settings.model_fields}
+    for channel in CHANNELS:
+        found |= {f"SEGUE_{channel}_{field}".upper() for field in ChannelSettings.model_fields}
+    return found
 
 
 def webhooks(settings: Settings, policy: Policy) -> list[Webhook]:

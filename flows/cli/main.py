@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -32,8 +33,10 @@ from flows.app import Segue
 from flows.cli.analytics import commands as analytics_commands
 from flows.cli.approvals import commands as approval_commands
 from flows.cli.cases import Cases, answer_cases
+from flows.cli.check import commands as check_commands
 from flows.cli.imports import commands as import_commands
 from flows.cli.keys import commands as key_commands
+from flows.cli.library import commands as library_commands
 from flows.cli.operations import commands
 from flows.cli.output import AsJson, opened, print_json, say, say_counts, say_if_held
 from flows.cli.render import commands as render_commands
@@ -42,8 +45,6 @@ from flows.cli.simulation import commands as simulation_commands
 from flows.cli.staff import commands as staff_commands
 from flows.cli.times import Now, at_time
 from flows.launch import MOST_PEOPLE, launch, launch_dry_run
-from journeys.definition.catalog import load_catalog
-from journeys.definition.collisions import collision_warnings
 from journeys.explain.standing import standings_of
 from journeys.operations.undo import undo_launch
 
@@ -63,6 +64,8 @@ app.add_typer(analytics_commands)
 app.add_typer(simulation_commands)
 app.add_typer(report_commands)
 app.add_typer(render_commands)
+app.add_typer(library_commands)
+app.add_typer(check_commands)
 app.add_typer(key_commands, name="keys")
 app.add_typer(staff_commands, name="staff")
 
@@ -84,6 +87,24 @@ def main() -> None:
         what = error if isinstance(error, SegueError) else f"database error: {reason_of(error)}"
         say(f"segue: {what}", error=True, style="red")
         sys.exit(1)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        say(f"segue {version('segue')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    _show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and stop."
+        ),
+    ] = False,
+) -> None:
+    """Cross-channel customer journeys on Prefect."""
 
 
 @app.command()
@@ -238,20 +259,6 @@ def explain(
             say(f"    {one['device']}: {one['why']}")
     if not history:
         say("No message to the customer was planned.")
-
-
-@app.command()
-def check() -> None:
-    """Check the policy and every journey with its templates."""
-    settings = load_settings()
-    policy = load_policy(settings.policy_file)
-    for warning in policy.warnings():
-        say(f"warning: {settings.policy_file}: {warning}", error=True, style="yellow")
-    catalog = load_catalog(policy)
-    journeys = {name: version.journey for name, version in catalog.current.items()}
-    for warning in collision_warnings(journeys, policy):
-        say(f"warning: {warning}", error=True, style="yellow")
-    say(f"{len(catalog.current)} journeys, {len(catalog.segments)} segments: no errors")
 
 
 if __name__ == "__main__":

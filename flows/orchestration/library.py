@@ -22,7 +22,8 @@ from flows.orchestration.yardstick_flow import yardstick_flow
 from journeys.definition.catalog import load_catalog
 
 # Upper case, so that no journey's attribute can have the same name.
-CATALOG = load_catalog(load_policy(load_settings().policy_file))
+_SETTINGS = load_settings()
+CATALOG = load_catalog(load_policy(_SETTINGS.policy_file), _SETTINGS.library)
 for name in (CONTROLS, APPROVALS, YARDSTICK, SIMULATION):
     if name in CATALOG.current:
         raise SegueError(f"rename the journey {name!r}: Segue has a deployment of that name")

@@ -21,16 +21,18 @@ from config.database.arrays import InsertRows, rows_of
 from config.database.engine import Tx
 from config.errors import SegueError
 from config.policy import Policy, describe_errors
+from config.text.suggestions import meant
 from journeys import dsl
 from journeys.definition.journey import Journey, SegmentEntry, Version
 from journeys.definition.segment import Segment
-from journeys.definition.validation import asks_to_confirm, check
+from journeys.definition.validation import asks_to_confirm, find_faults
 from journeys.tables import journey_versions, promotions
 from profiles.conditions.language import Condition, everyone
 
 LIBRARY = Path(__file__).parents[1] / "library"
 # The journey that sends double opt-in e-mails, if the library has none that does.
 CONFIRM = Path(__file__).parents[1] / "confirm_subscription" / "journey.py"
+_EVERYONE = Segment("everyone", "Every customer", everyone())
 _ONE_MODULE = "; a journey imports what it needs with `from journeys.dsl import ...`"
 
 
@@ -77,7 +79,8 @@ class Catalog:
         """The segment of that name. Raises SegueError if there is none."""
         if name not in self.segments:
             raise SegueError(
-                f"there is no segment {name!r}; there are: {', '.join(sorted(self.segments))}"
+                f"there is no segment {name!r}; {meant(name, self.segments)}there are: "
+                f"{', '.join(sorted(self.segments))}"
             )
         return self.segments[name]
 
@@ -178,14 +181,34 @@ def load_catalog(policy: Policy, library: Path = LIBRARY) -> Catalog:
 
     With double opt-in, adds the confirmation journey if the library has none.
     """
-    segments = _load_segments(library / "segments.py")
+    catalog, faults = read_library(policy, library)
+    for fault in faults:
+        raise fault
+    return catalog
+
+
+def read_library(policy: Policy, library: Path = LIBRARY) -> tuple[Catalog, list[SegueError]]:
+    """The valid part of a library, and its errors. As `load_catalog`, but never raises SegueError.
+
+    Whether journeys fit each other is examined once each of them is valid.
+    """
+    faults: list[SegueError] = []
+    segments = {_EVERYONE.name: _EVERYONE}
+    try:
+        segments = _load_segments(library / "segments.py")
+    except SegueError as error:
+        faults.append(error)
     current: dict[str, Version] = {}
     for file in sorted(library.glob("*/journey.py")):
-        _add(current, file)
+        try:
+            _add(current, file)
+        except SegueError as error:
+            faults.append(error)
     if policy.double_opt_in and not any(asks_to_confirm(one.journey) for one in current.values()):
         _add(current, CONFIRM)
-    check(current, segments, policy)
-    return Catalog(current, segments)
+    if not faults:
+        faults += find_faults(current, segments, policy)
+    return Catalog(current, segments), faults
 
 
 def _add(current: dict[str, Version], file: Path) -> None:
@@ -202,15 +225,23 @@ def _load_version(file: Path) -> Version:
     if not isinstance(found, Journey):
         raise SegueError(f"{file}: it must set journey = Journey(...)")
     sources = {
-        path.name: path.read_text(encoding="utf-8")
+        path.name: _read(path)
         for path in sorted(folder.iterdir())
         if path.name.endswith(template_suffixes())
     }
     return Version(found, sources)
 
 
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        line = file.read_bytes()[: error.start].count(b"\n") + 1
+        raise SegueError(f"{file}, line {line}: not UTF-8; save the file as UTF-8") from None
+
+
 def _load_segments(file: Path) -> dict[str, Segment]:
-    segments = {"everyone": Segment("everyone", "Every customer", everyone())}
+    segments = {_EVERYONE.name: _EVERYONE}
     found = getattr(_execute(file), "segments", None) if file.exists() else []
     if not isinstance(found, list) or not all(isinstance(one, Segment) for one in found):
         raise SegueError(f"{file}: it must set segments = [Segment(...), ...]")

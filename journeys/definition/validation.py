@@ -4,8 +4,9 @@ They apply when the library is loaded. Stored versions are not checked: a rule m
 the version, and its enrollments must still be able to finish.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import NamedTuple
 
 from cronsim import CronSim, CronSimError
@@ -16,6 +17,7 @@ from config.channels import Channel, channel_of
 from config.clock.zones import zone_names
 from config.errors import SegueError
 from config.policy import Policy
+from config.text.suggestions import meant
 from journeys.definition.journey import (
     After,
     EventEntry,
@@ -38,30 +40,39 @@ class InvalidJourney(SegueError):
         super().__init__(f"journey {journey.name}, {where}: {what}")
 
 
-def check(versions: Mapping[str, Version], segments: Collection[str], policy: Policy) -> None:
-    """Raise InvalidJourney on the first error in a library, in one journey or between several.
+def find_faults(
+    versions: Mapping[str, Version], segments: Collection[str], policy: Policy
+) -> Iterator[InvalidJourney]:
+    """The errors in a library: in the entry and the steps of each journey, and between several.
 
     versions: by the journey's name. segments: the names of the existing segments.
     """
     journeys = {name: version.journey for name, version in versions.items()}
+    checks: list[Callable[[], None]] = []
     for version in versions.values():
-        _check_entry(version.journey, segments)
-        _check_entry_keys(version.journey)
-        for name, node in version.journey.graph.items():
-            step = node.step
-            if isinstance(step, EnterStep) and step.journey not in journeys:
-                known = ", ".join(sorted(journeys))
-                raise InvalidJourney(
-                    version.journey,
-                    f"step {name!r}",
-                    f"no journey {step.journey!r}; there are: {known}",
-                )
-            if isinstance(step, UpdateStep):
-                _check_update(version.journey, step)
-            if isinstance(step, SendStep):
-                _check_send(version.journey, step, policy)
-                _check_templates(version, step)
-    _check_cycles(journeys)
+        checks.append(partial(_check_entry, version.journey, segments))
+        checks.append(partial(_check_entry_keys, version.journey))
+        for node in version.journey.graph.values():
+            match node.step:
+                case EnterStep():
+                    checks.append(partial(_check_enter, version.journey, node.step, journeys))
+                case UpdateStep():
+                    checks.append(partial(_check_update, version.journey, node.step))
+                case SendStep():
+                    checks.append(partial(_check_send, version.journey, node.step, policy))
+                    checks.append(partial(_check_templates, version, node.step))
+    found = False
+    for one in checks:
+        try:
+            one()
+        except InvalidJourney as fault:
+            found = True
+            yield fault
+    if not found:
+        try:
+            _check_cycles(journeys)
+        except InvalidJourney as fault:
+            yield fault
 
 
 # Entries ------------------------------------------------------------------------------------------
@@ -72,7 +83,10 @@ def _check_entry(journey: Journey, segments: Collection[str]) -> None:
     if isinstance(entry, SegmentEntry | ScheduleEntry) and entry.segment not in segments:
         known = ", ".join(sorted(segments))
         raise InvalidJourney(
-            journey, "entry", f"there is no segment {entry.segment!r}; there are: {known}"
+            journey,
+            "entry",
+            f"there is no segment {entry.segment!r}; {meant(entry.segment, segments)}"
+            f"there are: {known}",
         )
     if isinstance(entry, ScheduleEntry):
         if fault := _unreadable(entry.cron):
@@ -114,6 +128,16 @@ def _unreadable(cron: str) -> str | None:
     if "W" in fields[2]:
         return "bad day-of-month"
     return "bad day-of-week" if "L" in fields[4] else None
+
+
+def _check_enter(journey: Journey, step: EnterStep, journeys: Collection[str]) -> None:
+    if step.journey not in journeys:
+        known = ", ".join(sorted(journeys))
+        raise InvalidJourney(
+            journey,
+            f"step {step.name!r}",
+            f"no journey {step.journey!r}; {meant(step.journey, journeys)}there are: {known}",
+        )
 
 
 # Updates ------------------------------------------------------------------------------------------
@@ -165,7 +189,8 @@ def _check_send(journey: Journey, step: SendStep, policy: Policy) -> None:
         raise InvalidJourney(
             journey,
             where,
-            f"the policy has no topic {topic!r}; it has: {', '.join(policy.topics)}",
+            f"the policy has no topic {topic!r}; {meant(topic, policy.topics)}it has: "
+            f"{', '.join(policy.topics)}",
         )
 
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +19,6 @@ import flows.cli.main
 from channels.messages import messages
 from config.database.engine import Database
 from config.settings import ROOT
-from journeys.definition.catalog import load_catalog
 from journeys.enrollments import enrollments
 from tests.support.logged import logging_at
 from tests.support.shared_data import DATA, needs_orders
@@ -167,8 +165,7 @@ def test_a_template_that_does_not_parse(
     shutil.copytree(ROOT / "journeys" / "library", library)
     text = library / "win_back" / "we_miss_you.sms.txt"
     text.write_text("Hello {{ profile.name")
-    monkeypatch.setattr(flows.app, "load_catalog", partial(load_catalog, library=library))
-    monkeypatch.setattr(flows.cli.main, "load_catalog", partial(load_catalog, library=library))
+    monkeypatch.setenv("SEGUE_LIBRARY", str(library))
     for command in (["check"], ["launch", "win-back", "--audience", "lapsed"]):
         said = segue(*command)
         wrong(said, "journey win-back", "step 'we miss you'", "we_miss_you.sms.txt, line 1")

@@ -5,7 +5,6 @@ import shutil
 import sys
 from base64 import b64decode
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -200,9 +199,7 @@ def test_a_thank_you_and_an_experiment_on_one_day(
         folder.mkdir()
         (folder / "journey.py").write_text(TOGETHER.format(name=name, priority=priority, step=step))
         (folder / "hello.email.html").write_text("Subject: Hello\n\n<p>Hello</p>")
-    library = partial(load_catalog, library=tmp_path)
-    monkeypatch.setattr("flows.cli.main.load_catalog", library)
-    monkeypatch.setattr("flows.simulate.load_catalog", library)
+    monkeypatch.setenv("SEGUE_LIBRARY", str(tmp_path))
     foreseen = (
         "trial / offer is never sent where thanks / thanks was: both follow 'order_completed', and "
         "the cap 'at most 1 email a day' is full. Put a Wait before it, or on_cap=\"defer\""

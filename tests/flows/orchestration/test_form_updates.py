@@ -73,7 +73,7 @@ def updates(house: House, monkeypatch: pytest.MonkeyPatch) -> FormUpdates:
     catalog = house.segue.catalog
     monkeypatch.setattr(
         "flows.orchestration.form_updates.load_catalog",
-        lambda _: Catalog(catalog.current, catalog.segments),
+        lambda *_: Catalog(catalog.current, catalog.segments),
     )
     return FormUpdates(house.segue)
 
