@@ -11,7 +11,8 @@ from tests.support.shop import House, described
 
 
 def test_journeys_with_their_state_and_people(house: House, segue: Segue) -> None:
-    house.open(described(Send("hello", Email("hello")), Wait("1d")), described(Wait("1d"), name="other"))
+    other = described(Wait("1d"), name="other")
+    house.open(described(Send("hello", Email("hello")), Wait("1d")), other)
     house.customer("ann")
     house.launch("j")
     pause(house.db, "other")
