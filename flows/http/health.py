@@ -22,7 +22,7 @@ def router(receiver: Receiver) -> APIRouter:
 
     shared = Shared(oldest_due)
 
-    @routes.get("/healthz")
+    @routes.get("/healthz", tags=["operations"], summary="Whether this worker keeps up")
     async def healthz(response: Response) -> dict[str, str | int]:
         """Report whether this worker keeps up.
 

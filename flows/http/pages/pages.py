@@ -72,14 +72,16 @@ def router(receiver: Receiver) -> APIRouter:
             return pages.notice(413, _("This is too long"), _("Nothing was changed."))
         return await shown(token, request, lambda pages: answer(pages, form))
 
-    @routes.get("/u/{token}")
+    @routes.get("/u/{token}", summary="The page of an unsubscribe link")
     async def show_unsubscribe(token: str, request: Request) -> Response:
         """Show what the link stops, with a button that stops it. Changes nothing."""
         return await shown(
             token, request, lambda pages: unsubscribe_page.show(receiver, pages, token)
         )
 
-    @routes.post("/u/{token}", openapi_extra=_takes("List-Unsubscribe", "One-Click"))
+    @routes.post(
+        "/u/{token}", summary="Unsubscribe", openapi_extra=_takes("List-Unsubscribe", "One-Click")
+    )
     async def unsubscribe(token: str, request: Request) -> Response:
         """Unsubscribe (RFC 8058). No redirect, no cookie; a repeated request changes nothing.
 
@@ -89,7 +91,7 @@ def router(receiver: Receiver) -> APIRouter:
             token, request, lambda pages, form: unsubscribe_page.act(receiver, pages, token, form)
         )
 
-    @routes.get("/preferences/{token}")
+    @routes.get("/preferences/{token}", summary="The preference center")
     async def show_preferences(token: str, request: Request) -> Response:
         """Show the customer's choices as a form. Changes nothing."""
         return await shown(
@@ -98,6 +100,7 @@ def router(receiver: Receiver) -> APIRouter:
 
     @routes.post(
         "/preferences/{token}",
+        summary="Save the choices",
         openapi_extra=_takes("action", "stop"),
         responses={400: {"description": "A field has an error; the page names it."}},
     )
@@ -111,12 +114,14 @@ def router(receiver: Receiver) -> APIRouter:
             token, request, lambda pages, form: preferences_page.save(receiver, pages, token, form)
         )
 
-    @routes.get("/confirm/{token}")
+    @routes.get("/confirm/{token}", summary="The page of a confirmation link")
     async def show_confirmation(token: str, request: Request) -> Response:
         """Show what the link confirms, with a button that confirms it. Changes nothing."""
         return await shown(token, request, lambda pages: confirm_page.show(receiver, pages, token))
 
-    @routes.post("/confirm/{token}", openapi_extra=_takes("action", "confirm"))
+    @routes.post(
+        "/confirm/{token}", summary="Confirm a yes", openapi_extra=_takes("action", "confirm")
+    )
     async def confirm(token: str, request: Request) -> Response:
         """Confirm the yes. A repeated request changes nothing."""
         return await posted(

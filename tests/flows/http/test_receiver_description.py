@@ -1,8 +1,11 @@
 """The receiver conforms to its OpenAPI description, and refuses requests outside it."""
 
 import logging
+import re
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -197,6 +200,33 @@ def test_the_description_is_a_page_too(shared_receiver: Receiving) -> None:
         assert path in page.text
     assert "<script" not in page.text
     assert "&quot;cart_abandoned&quot;" in page.text or "&#34;cart_abandoned&#34;" in page.text
+
+
+def test_the_page_has_contents_that_lead_to_every_call(shared_receiver: Receiving) -> None:
+    page = shared_receiver.client.get("/docs").text
+    ids = re.findall(r' id="([^"]+)"', page)
+    links = re.findall(r'href="#([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(links) <= set(ids)
+    described = shared_receiver.client.get("/openapi.json").json()
+    operations = [one for path in described["paths"].values() for one in path.values()]
+    assert {one["operationId"] for one in operations} <= set(links)
+    tags = {tag["name"] for tag in described["tags"]}
+    assert {tag for one in operations for tag in one["tags"]} == tags <= set(links)
+    assert all(one["summary"] for one in operations)
+    assert described["servers"] == [{"url": "http://127.0.0.1:8080"}]
+    assert "How to sign in" in page
+
+
+def test_the_examples_with_curl_are_accepted(shared_receiver: Receiving) -> None:
+    page = unescape(shared_receiver.client.get("/docs").text)
+    examples = re.findall(r"<pre[^>]*>(curl http.*?)</pre>", page, re.DOTALL)
+    assert len(examples) == 12
+    for example in examples:
+        _, url, _, user, _, body = shlex.split(example.replace("\\\n", " "))
+        assert user == "$SEGUE_WRITE_KEY:"
+        answer = shared_receiver.client.post(urlsplit(url).path, auth=(WRITE_KEY, ""), content=body)
+        assert (url, answer.status_code) == (url, 200)
 
 
 # What we did not foresee --------------------------------------------------------------------------
