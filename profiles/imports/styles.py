@@ -62,6 +62,9 @@ class _Survey:
 
     def look(self, text: str, where: str) -> None:
         """Take a cell into account. One without any reading shows nothing."""
+        is_iso = self.kind == "date_order" and text[4:5] == "-"
+        if is_iso and (self.zoned or self.read is not read_moment):
+            return  # it has one reading, and shows nothing new
         readings: list[Any] = []
         for style in _READINGS[self.kind]:
             try:

@@ -69,7 +69,7 @@ def test_no_page_uses_a_text_that_the_catalogues_lack(
     shop.client.get(shop.p())
     topics = {one.name for one in shop.house.segue.policy.topics.values()}
     assert used - topics <= {message.id for message in wanted()}
-    assert len(used) > 50
+    assert len(used) > 40  # the names of regions are kept
 
 
 @pytest.mark.parametrize(
