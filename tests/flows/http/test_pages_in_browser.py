@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
 
 from config.clock.times import DAY, HOUR
 from flows.http.app import create_app
+from flows.http.pages.texts import languages
 from profiles.tables import preferences, profiles
 from tests.support.http.page_customers import Shop
 from tests.support.patience import PATIENCE
@@ -77,11 +78,11 @@ FAINT = """() => {
 }"""
 
 
-def is_fit(page: Page) -> None:
+def is_fit(page: Page, language: str = "en") -> None:
     """Nothing too faint to read, nothing wider than the screen, nothing too small for a finger."""
     assert page.viewport_size is not None
     width = page.viewport_size["width"]
-    assert page.locator("html").get_attribute("lang") == "en"
+    assert page.locator("html").get_attribute("lang") == language
     assert page.evaluate(FAINT) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     for control in page.locator("select, button, .tick label").all():
@@ -164,7 +165,7 @@ def test_the_form_is_filled_in_by_keyboard_alone(page: Page, small_shop: Shop, s
     # in the language that was chosen
     expect(page.get_by_role("status")).to_contain_text("Gespeichert")
     assert page.title().startswith("Gespeichert")
-    is_fit(page)
+    is_fit(page, "de")
     assert small_shop.said() == {
         ("email", "*"): True,
         ("sms", "*"): True,
@@ -174,6 +175,15 @@ def test_the_form_is_filled_in_by_keyboard_alone(page: Page, small_shop: Shop, s
     [row] = small_shop.rows(preferences)
     assert (row.per_week, row.opens, row.closes) == (2, 10 * HOUR, 12 * HOUR)
     assert (row.timezone, row.language) == ("Asia/Tokyo", "de")
+
+
+def test_the_pages_fit_in_every_language(page: Page, small_shop: Shop, site: str) -> None:
+    for language in languages()[1:]:
+        with small_shop.house.db.transaction() as tx:
+            tx.conn.execute(profiles.update().values(language=language))
+        for path in (small_shop.p(), small_shop.u()):
+            page.goto(site + path)
+            is_fit(page, language)
 
 
 def test_every_field_is_found_by_its_label(page: Page, small_shop: Shop, site: str) -> None:
