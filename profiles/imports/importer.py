@@ -69,7 +69,7 @@ class ImportReport:
     refused_file: Path | None = None
     refused_noes: int = 0  # refused rows whose opt-out was recorded
     refused_examples: list[str] = field(default_factory=list)
-    # How the file was understood.
+    # How the file was understood, with what the map says, in words.
     dialect: str = ""
     styles: dict[str, str] = field(default_factory=dict)  # in words, by column
     first_rows: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  # of a dry run
@@ -125,6 +125,7 @@ def import_file(
     mapping: PeopleMap | EventMap = (
         load_map(map_file, EventMap) if as_event else load_map(map_file, PeopleMap)
     )
+    country = mapping.country if isinstance(mapping, PeopleMap) else None
     names = list(mapping.names())
     file = open_rows(path, names, encoding=mapping.encoding, delimiter=mapping.delimiter)
     for name in names:
@@ -135,7 +136,13 @@ def import_file(
                 "--map"
             )
     styles, report.styles = find_styles(mapping, file, path, map_file)
-    report.dialect = file.dialect.in_words if file.dialect else "Parquet"
+    report.dialect = ", ".join(
+        [
+            file.dialect.in_words if file.dialect else "Parquet",
+            *([f"times without a zone in {mapping.timezone}"] if mapping.timezone else []),
+            *([f"phone numbers without a country in {country}"] if country else []),
+        ]
+    )
     job: _People | _Events
     if isinstance(mapping, EventMap):
         job = _Events(

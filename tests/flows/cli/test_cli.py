@@ -295,7 +295,7 @@ def test_importing(segue: Segue, tmp_path: Path) -> None:
 
 def test_an_import_is_tried_first(segue: Segue, tmp_path: Path) -> None:
     (tmp_path / "map.toml").write_text(
-        'timezone = "UTC"\n[columns]\nuser_id = "Kunde"\nseen_at = "Stand"\n'
+        'timezone = "UTC"\ncountry = "Schweiz"\n[columns]\nuser_id = "Kunde"\nseen_at = "Stand"\n'
         '[attributes]\nspent = { column = "Umsatz", type = "number" }\n'
     )
     (tmp_path / "kunden.csv").write_bytes(
@@ -303,7 +303,8 @@ def test_an_import_is_tried_first(segue: Segue, tmp_path: Path) -> None:
     )
     arguments = ("import", "kunden.csv", "--map", "map.toml", "--dry-run")
     assert segue(*arguments).out.splitlines() == [
-        "Read as: encoding windows-1252, most likely (Ö2), delimiter semicolon",
+        "Read as: encoding windows-1252, most likely (Ö2), delimiter semicolon, times without a "
+        "zone in UTC, phone numbers without a country in CH",
         '  Stand: date_order = "day-first"',
         '  Umsatz: decimal = ","',
         "line 2: user_id = 1, seen_at = 2026-01-13T00:00:00Z, attributes.spent = 1.5",
