@@ -10,6 +10,7 @@ from channels.messages import messages
 from config.access.staff_acts import StaffActName
 from config.database.engine import Tx
 from config.errors import SegueError
+from flows.http.staff.journeys.graph import draw
 from flows.http.staff.journeys.steps import StepFigures, shown_steps
 from flows.http.staff.site import Site, Visit
 from flows.http.staff.words import duration
@@ -19,8 +20,15 @@ from journeys.definition.journey import After, EventEntry, Journey, Version
 from journeys.definition.steps import ExperimentStep
 from journeys.enrollments import enrollments
 from journeys.operations.control import held
-from journeys.operations.counts import AHEAD, HANDED_OVER, counted_state, summarise
-from journeys.tables import journey_versions, launches, message_totals
+from journeys.operations.counts import (
+    AHEAD,
+    HANDED_OVER,
+    LARGE,
+    counted_state,
+    is_large,
+    summarise,
+)
+from journeys.tables import journey_versions, launches, message_totals, passages
 from profiles.conditions.words import in_words
 from profiles.identity.search import summaries
 
@@ -36,6 +44,12 @@ _MESSAGES = union_all(
     select(_t.step, _t.channel, _t.state, func.sum(_t.number))
     .where(_t.journey == _OF)
     .group_by(_t.step, _t.channel, _t.state),
+)
+_CONVERTED = (
+    select(passages.c.step, passages.c.outcome, func.count(), func.count(_e.converted_at))
+    .join_from(passages, enrollments, _e.id == passages.c.enrollment_id)
+    .where(passages.c.journey == _OF)
+    .group_by(passages.c.step, passages.c.outcome)
 )
 _IN_VERSION = (
     select(_e.version, func.count())
@@ -105,7 +119,8 @@ def _show(visit: Visit) -> Response:
     with segue.db.transaction(write=False) as tx:
         state = held(tx).get(journey.name, "running")
         summary = summarise(tx, journey.name)
-        figures = _figures(tx, journey.name)
+        figures = _figures(tx, journey)
+        too_large = journey.goal is not None and is_large(tx, journey.name)
         in_version = dict(tx.conn.execute(_IN_VERSION, given).tuples().all())
         versions = [
             (digest, at, in_version.get(digest, 0))
@@ -115,6 +130,7 @@ def _show(visit: Visit) -> Response:
     experiments = [
         name for name, node in journey.graph.items() if isinstance(node.step, ExperimentStep)
     ]
+    steps = shown_steps(journey.steps, figures)
     return visit.page(
         "journey",
         journey.name,
@@ -123,7 +139,9 @@ def _show(visit: Visit) -> Response:
         actions=_ACTIONS[state],
         facts=_facts(journey),
         summary=summary,
-        steps=shown_steps(journey.steps, figures),
+        steps=steps,
+        drawing=draw(journey.name, journey.entry.described, summary.entered, steps),
+        too_large=LARGE if too_large else 0,
         version=version.digest,
         versions=versions,
         launches=started,
@@ -150,12 +168,22 @@ def _people(visit: Visit) -> Response:
     )
 
 
-def _figures(tx: Tx, name: str) -> StepFigures:
+def _figures(tx: Tx, journey: Journey) -> StepFigures:
+    name = journey.name
     counts = count_journey(tx, name)
     sent: Counter[tuple[str, str, str]] = Counter()
     for step, channel, state, number in tx.conn.execute(_MESSAGES, {"of_journey": name}):
         sent[step, channel, _fate_of(state)] += int(number)
-    return StepFigures(here=counts.here, left=counts.passed, messages=dict(sent.most_common()))
+    converted = {}
+    if journey.goal is not None and not is_large(tx, name):
+        for step, outcome, people, number in tx.conn.execute(_CONVERTED, {"of_journey": name}):
+            converted[step, outcome] = (people, number)
+    return StepFigures(
+        here=counts.here,
+        left=counts.passed,
+        messages=dict(sent.most_common()),
+        converted=converted,
+    )
 
 
 def _fate_of(state: str) -> str:

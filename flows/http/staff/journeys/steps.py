@@ -1,7 +1,7 @@
 """The steps of a journey as its page shows them: a list in which branches are lists. Pure."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -48,11 +48,13 @@ _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Su
 
 class StepFigures(NamedTuple):
     """Counts of a journey by step. here: people at it now. left: those who left it, by outcome.
-    messages: by step, channel and fate (sent, planned, not sent)."""
+    messages: by step, channel and fate (sent, planned, not sent). converted: by step and outcome,
+    how many people took it and how many of them converted; empty: not counted."""
 
     here: Mapping[str, int]
     left: Mapping[tuple[str, str], int]
     messages: Mapping[tuple[str, str, str], int]
+    converted: Mapping[tuple[str, str], tuple[int, int]]
 
 
 class ShownMessage(NamedTuple):
@@ -66,26 +68,35 @@ class ShownMessage(NamedTuple):
 
 
 class ShownBranch(NamedTuple):
-    """A way out of a step, with its own steps; empty: it goes on with the next step."""
+    """A way out of a step, with its own steps; empty: it goes on with the next step.
+
+    converted: `4.2 % converted`, of those who took it; empty: not counted.
+    """
 
     label: str
     taken: int
     share: str
+    converted: str
     steps: Sequence["ShownStep"]
 
 
 class ShownStep(NamedTuple):
-    """A step. here: people at it now; left: people who have left it."""
+    """A step. here: people at it now; left: people who have left it; converted: of those.
+
+    is_end: people leave the journey here.
+    """
 
     name: str
     kind: str
     is_send: bool
     is_experiment: bool
+    is_end: bool
     details: Sequence[str]
     messages: Sequence[ShownMessage]
     branches: Sequence[ShownBranch]
     here: int
     left: int
+    converted: str
 
 
 def shown_steps(steps: Sequence[Step], figures: StepFigures) -> list[ShownStep]:
@@ -100,11 +111,26 @@ def _shown(step: Step, figures: StepFigures) -> ShownStep:
         kind=_KINDS[step.type],
         is_send=isinstance(step, SendStep),
         is_experiment=isinstance(step, ExperimentStep),
+        is_end=isinstance(step, ExitStep),
         details=list(_details(step)),
         messages=list(_messages(step, figures)) if isinstance(step, SendStep) else [],
         branches=list(_branches(step, left, figures)),
         here=figures.here.get(step.name, 0),
         left=left.total(),
+        converted=_converted(
+            counted for (name, _), counted in figures.converted.items() if name == step.name
+        ),
+    )
+
+
+def _converted(counts: Iterable[tuple[int, int]]) -> str:
+    """The share of people who converted, of (people, converted)."""
+    every = list(counts)
+    people = sum(one for one, _ in every)
+    return (
+        f"{sum(one for _, one in every) / people:.1%} converted".replace("%", " %")
+        if people
+        else ""
     )
 
 
@@ -183,11 +209,12 @@ def _branches(step: Step, left: Counter[str], figures: StepFigures) -> Iterator[
         return
     for outcome, label in labels.items():
         taken = left[outcome]
-        share = f"{taken / left.total():.0%}" if left.total() else ""
+        share = f"{taken / left.total():.0%}".replace("%", " %") if left.total() else ""
         yield ShownBranch(
             label=label,
             taken=taken,
             share=share,
+            converted=_converted([figures.converted.get((step.name, outcome), (0, 0))]),
             steps=shown_steps(within.get(outcome, ()), figures),
         )
 

@@ -103,6 +103,11 @@ def test_a_journey_in_words(house: House) -> None:
     ):
         assert words in page, words
     assert "Pause" not in page
+    svg = staff.get("/journeys/carts").text.partition("<svg")[2].partition("</svg>")[0]
+    for drawn in ("event cart_abandoned", "3 entered", "3 people are here", "not within 1 day"):
+        assert f">{drawn}</text>" in svg, drawn
+    assert "/message?step=nudge&amp;member=push%3Acart" in svg
+    assert "/experiment?step=which" in svg
     there = staff.read("/journeys/carts/people?step=nudge")
     assert there.count("…\u2060@example.com") == 3
     assert "Nobody is there now" in staff.read("/journeys/carts/people?step=mark")
@@ -287,3 +292,30 @@ def test_a_message_that_lacks_data_is_no_test(sqlite_house: House) -> None:
     assert "can't be sent as a test: The template prints event.product" in words_of(answer.text)
     assert answer.status_code == 400
     assert house.providers.accepted == []
+
+
+def test_the_graph_counts_who_takes_each_edge_and_who_converts(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = described(
+        WaitUntil("came back", did("cart_viewed"), timeout=days(1), then=[Exit("here again")]),
+        Wait("3d"),
+        goal=Goal(did=did("order_completed"), within=days(9)),
+    )
+    house.open(asked, staff_url=URL)
+    people = [house.customer() for _ in range(4)]
+    house.launch("j")
+    house.later("1m")
+    house.did(people[0], "cart_viewed")
+    house.later("2d")
+    house.did(people[1], "order_completed")
+    house.run()
+    staff = Staff(house)
+    page = staff.read("/journeys/j")
+    assert "1 (25 %) 0.0 % converted" in page
+    assert "3 (75 %) 33.3 % converted" in page
+    assert "↳ not within 1 day (3, 75 %; 33.3 % converted)" in page
+    monkeypatch.setattr("flows.http.staff.journeys.journey.is_large", lambda *_: True)
+    page = staff.read("/journeys/j")
+    assert "33.3 % converted" not in page
+    assert "more than 100,000 messages, so only its report counts who reached the goal" in page
