@@ -21,7 +21,7 @@ DecidedBy = Annotated[
 
 @commands.command()
 def approvals(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the launches that asked for an approval, with what became of them."""
+    """List the launches that asked for an approval, with their outcome."""
     segue = opened(context)
     with segue.db.transaction(write=False) as tx:
         found = [row.as_json(tx.now) for row in all_approvals(tx)]

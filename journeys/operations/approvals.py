@@ -93,7 +93,7 @@ class ApprovalRow(NamedTuple):
 
 
 class ApprovalResult(NamedTuple):
-    """What became of a launch by an approval or rejection. changed: whether by this one."""
+    """A launch after an approval or rejection. changed: whether this one changed it."""
 
     row: ApprovalRow
     changed: bool

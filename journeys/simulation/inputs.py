@@ -39,7 +39,7 @@ class MessageKey(NamedTuple):
 
 
 class AnswerInput(NamedTuple):
-    """What became of a message: delivered, opened, clicked, unsubscribed ...
+    """What happened to a message: delivered, opened, clicked, unsubscribed ...
 
     message: the message, or its id in the copy; None: a report about an address alone.
     """

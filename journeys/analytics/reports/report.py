@@ -1,4 +1,4 @@
-"""What a journey did: its funnel, what became of its messages, and what they brought.
+"""What a journey did: its funnel, the outcomes of its messages, and what they brought.
 
 Four rules say what counts:
 
