@@ -77,7 +77,14 @@ def draw(journey: str, entry: str, entered: int, steps: Sequence[ShownStep]) -> 
     if ends:
         top = pen.join(ends, centre, bottom)
         bottom = pen.box([_Label("End", "name")], "end", centre, top)
-    return Drawing(width + 2 * MARGIN, bottom + MARGIN, pen.boxes, pen.lines, pen.arrows, pen.texts)
+    return Drawing(
+        width=width + 2 * MARGIN,
+        height=bottom + MARGIN,
+        boxes=pen.boxes,
+        lines=pen.lines,
+        arrows=pen.arrows,
+        texts=pen.texts,
+    )
 
 
 def _width(steps: Sequence[ShownStep]) -> float:
