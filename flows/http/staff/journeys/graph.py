@@ -139,7 +139,7 @@ class _Pen:
     def box(self, labels: Sequence[_Label], kind: str, centre: float, top: float) -> float:
         """Draw a box with lines of text; returns its bottom."""
         height = LINE * len(labels) + 2 * PAD
-        self.boxes.append(DrawnBox(centre - BOX / 2, top, height, kind))
+        self.boxes.append(DrawnBox(x=centre - BOX / 2, y=top, height=height, kind=kind))
         self._write(labels, centre, top + PAD)
         return top + height
 

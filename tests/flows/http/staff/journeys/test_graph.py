@@ -28,7 +28,13 @@ def _step(name: str, branches: list[ShownBranch], *, is_end: bool = False) -> Sh
 
 
 def _branch(steps: list[ShownStep]) -> ShownBranch:
-    return ShownBranch("if they bought", 600, "50 %", "4.2 % converted", steps)
+    return ShownBranch(
+        label="if they bought",
+        taken=600,
+        share="50 %",
+        converted="4.2 % converted",
+        steps=steps,
+    )
 
 
 _STEPS: st.SearchStrategy[list[ShownStep]] = st.recursive(
