@@ -18,7 +18,7 @@ from config.database.engine import Database
 from journeys.definition.catalog import Catalog
 from journeys.engine.advance import Engine
 from journeys.enrollments import enrollments
-from journeys.operations.launches import enter_audience, start_launch
+from journeys.launches.launching import enter_audience, start_launch
 
 Rows = dict[Table, list[tuple[Any, ...]]]
 

@@ -2,7 +2,7 @@
 
 from flows.app import Segue
 from flows.dry_run import DryRunReport, as_json, dry_run
-from journeys.operations.approvals import (
+from journeys.launches.approvals import (
     ApprovalNeeded,
     ApprovalResult,
     ApprovalRow,
@@ -13,7 +13,7 @@ from journeys.operations.approvals import (
     check_approval,
     reject,
 )
-from journeys.operations.launches import audience_size, size_to_approve
+from journeys.launches.launching import audience_size, size_to_approve
 from journeys.simulation.clock import SimulatedShop
 from journeys.simulation.copy import snapshot
 

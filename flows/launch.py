@@ -11,9 +11,9 @@ from flows.approval import ask_for_approval, rehearse
 from flows.dry_run import as_json
 from flows.worker.leasing import leasing
 from journeys.engine.turn import Turn
-from journeys.operations.approvals import ApprovalNeeded, ApprovalRow, LaunchRequest
+from journeys.launches.approvals import ApprovalNeeded, ApprovalRow, LaunchRequest
+from journeys.launches.launching import enter_audience, start_launch
 from journeys.operations.counts import summarise
-from journeys.operations.launches import enter_audience, start_launch
 
 # The highest limit that a launch accepts; a launch without a limit may enter more.
 MOST_PEOPLE = 10_000_000

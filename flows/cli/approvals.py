@@ -9,7 +9,7 @@ from config.errors import SegueError
 from flows.approval import approve_launch, reject_launch
 from flows.cli.output import AsJson, opened, print_json, say, say_counts, show_table
 from flows.launch import launch
-from journeys.operations.approvals import APPROVED, all_approvals
+from journeys.launches.approvals import APPROVED, all_approvals
 
 commands = typer.Typer()
 

@@ -46,7 +46,7 @@ from flows.cli.staff import commands as staff_commands
 from flows.cli.times import Now, at_time
 from flows.launch import MOST_PEOPLE, launch, launch_dry_run
 from journeys.explain.standing import standings_of
-from journeys.operations.undo import undo_launch
+from journeys.launches.undo import undo_launch
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from flows.approval import approve_launch, reject_launch
 from flows.orchestration.forms import titled
 from flows.orchestration.journey import run_journey
 from flows.orchestration.names import APPROVALS
-from journeys.operations.approvals import APPROVED
+from journeys.launches.approvals import APPROVED
 
 
 def approvals_flow() -> Flow[Any, Any]:

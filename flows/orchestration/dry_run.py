@@ -13,7 +13,7 @@ from flows.dry_run import DryRunReport
 from flows.orchestration.pages.artifacts import write_outcomes, write_picture
 from flows.orchestration.pages.labels import dry_run_labels, plain, run_labels, sentence
 from journeys.definition.journey import Journey
-from journeys.operations.approvals import LaunchRequest
+from journeys.launches.approvals import LaunchRequest
 from journeys.operations.counts import Summary
 
 

@@ -28,7 +28,7 @@ from flows.worker.leasing import leasing
 from journeys.definition.catalog import Catalog
 from journeys.definition.graph import parents
 from journeys.definition.journey import Journey, Version
-from journeys.operations.approvals import LaunchRequest, NotApproved
+from journeys.launches.approvals import LaunchRequest, NotApproved
 
 _ENTER = "enter"
 _DRY_RUN_OF_NOBODY = f"A dry run needs an audience: choose one instead of {CONTINUE!r}"

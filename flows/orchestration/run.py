@@ -33,14 +33,14 @@ from flows.orchestration.pages.labels import run_labels, step_labels
 from journeys.definition.journey import Journey
 from journeys.definition.steps import ExperimentStep, SendStep
 from journeys.engine.turn import Turn
-from journeys.operations.control import HELD_MEANS, held
-from journeys.operations.counts import Summary, summarise
-from journeys.operations.launches import (
+from journeys.launches.launching import (
     audience_size,
     enter_all_newcomers,
     enter_audience,
     start_launch,
 )
+from journeys.operations.control import HELD_MEANS, held
+from journeys.operations.counts import Summary, summarise
 from journeys.operations.leases import Leases
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from flows.approval import ask_for_approval
 from flows.orchestration.dry_run import DryRun
 from flows.orchestration.names import APPROVALS
 from journeys.definition.journey import Journey
-from journeys.operations.approvals import ApprovalNeeded, ApprovalRow
+from journeys.launches.approvals import ApprovalNeeded, ApprovalRow
 
 
 class WaitingLaunch(DryRun):

@@ -23,9 +23,9 @@ from flows.worker.leasing import leasing
 from flows.worker.waiting import first_of
 from journeys.engine.reactor import Reactor
 from journeys.engine.turn import Turn, TurnReport
+from journeys.launches.launching import continue_approved
 from journeys.operations.counts import is_large
 from journeys.operations.housekeeping import Housekeeping
-from journeys.operations.launches import continue_approved
 
 log = logging.getLogger(__name__)
 

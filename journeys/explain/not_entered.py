@@ -39,7 +39,7 @@ from journeys.definition.steps import EnterStep
 from journeys.engine.entry import event_is_young, event_key, reentry_refused
 from journeys.enrollments import enrollments
 from journeys.explain.waiting_for import Local
-from journeys.operations.approvals import WAITING
+from journeys.launches.approvals import WAITING
 from journeys.operations.control import PAUSED, STOPPED, held
 from journeys.tables import approvals, journey_versions, launches, segment_members
 from profiles.bucketing import bucket_of

@@ -12,7 +12,7 @@ from channels.outbox.unknown import REPORT_EXPECTED_FOR
 from config.clock.times import MINUTE, Seconds
 from config.database.engine import Tx
 from journeys.enrollments import enrollments
-from journeys.operations.approvals import WAITING
+from journeys.launches.approvals import WAITING
 from journeys.operations.control import held
 from journeys.operations.heartbeat import last_seen
 from journeys.tables import approvals

@@ -9,11 +9,11 @@ from config.database.buckets import Leased, all_buckets
 from config.database.schema import newer_revision
 from config.settings import Settings
 from journeys.engine.advance import Engine
+from journeys.launches.launching import enter_all_newcomers
 from journeys.operations.control import finish_stops
 from journeys.operations.doctor import diagnose
 from journeys.operations.heartbeat import record_heartbeat
 from journeys.operations.holdout import hold_out_drawn
-from journeys.operations.launches import enter_all_newcomers
 from journeys.operations.retention import Retention
 from profiles.identity.holdout import holdout_of
 

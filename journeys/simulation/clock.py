@@ -30,8 +30,8 @@ from journeys.engine.advance import Engine
 from journeys.engine.entry import enter_each
 from journeys.engine.hand_over import CatalogJourneys
 from journeys.engine.turn import Turn
-from journeys.operations.api_start import API_AUDIENCE
-from journeys.operations.launches import enter_all_newcomers, enter_audience, record_launch
+from journeys.launches.api_start import API_AUDIENCE
+from journeys.launches.launching import enter_all_newcomers, enter_audience, record_launch
 from journeys.simulation.inputs import (
     AnswerInput,
     ConsentInput,

@@ -21,7 +21,7 @@ from config.database.arrays import one_of
 from config.database.engine import Tx
 from config.policy import CHANNELS
 from journeys.enrollments import enrollments
-from journeys.operations.api_start import API_AUDIENCE
+from journeys.launches.api_start import API_AUDIENCE
 from journeys.simulation.inputs import (
     AnswerInput,
     ConsentInput,

@@ -21,8 +21,8 @@ from flows.http.ingest.keys import (
     signed_headers,
 )
 from journeys.engine.due import due_people
-from journeys.operations.api_start import Starter, StartRefused, remember, start
-from journeys.operations.launches import LaunchConflict
+from journeys.launches.api_start import Starter, StartRefused, remember, start
+from journeys.launches.launching import LaunchConflict
 from journeys.operations.queues import waiting_events
 from profiles.calls.segment_calls import refusal
 from profiles.identity.person import id_text, normalise_id

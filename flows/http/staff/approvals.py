@@ -9,7 +9,7 @@ from starlette.routing import Route
 from config.errors import SegueError
 from flows.approval import approve_launch, reject_launch
 from flows.http.staff.site import Site, Visit
-from journeys.operations.approvals import APPROVED, WAITING, all_approvals
+from journeys.launches.approvals import APPROVED, WAITING, all_approvals
 
 _DECIDED = 20
 

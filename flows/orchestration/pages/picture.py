@@ -15,7 +15,7 @@ from journeys.definition.steps import (
     WaitStep,
     WaitUntilStep,
 )
-from journeys.operations.api_start import API_AUDIENCE
+from journeys.launches.api_start import API_AUDIENCE
 
 
 def mermaid(journey: Journey, counts: JourneyCounts | None = None) -> str:

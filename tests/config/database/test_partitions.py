@@ -17,7 +17,7 @@ from config.policy import load_policy
 from config.settings import ROOT, Settings
 from journeys.definition.catalog import LIBRARY
 from journeys.engine.turn import Turn
-from journeys.operations.launches import enter_audience, start_launch
+from journeys.launches.launching import enter_audience, start_launch
 from profiles.bucketing import buckets_of
 from tests.config.database.test_upgrades import columns_of, contents
 from tests.support.http.receiving import receiving

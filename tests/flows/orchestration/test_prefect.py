@@ -39,7 +39,7 @@ from flows.worker.worker import Worker
 from journeys.definition.graph import parents
 from journeys.engine.events import Reaction
 from journeys.enrollments import enrollments
-from journeys.operations.approvals import all_approvals
+from journeys.launches.approvals import all_approvals
 from journeys.operations.control import held, pause, resume
 from journeys.operations.counts import Summary, summarise
 from journeys.tables import launches

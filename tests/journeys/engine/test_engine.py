@@ -36,7 +36,7 @@ from journeys.engine.advance import Engine
 from journeys.engine.entry import enter_people
 from journeys.engine.turn import Turn
 from journeys.enrollments import enrollments
-from journeys.operations.launches import start_launch
+from journeys.launches.launching import start_launch
 from profiles.bucketing import bucket_of
 from profiles.events import NewEvent, record_events
 from profiles.tables import events

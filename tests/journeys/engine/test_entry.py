@@ -25,7 +25,7 @@ from journeys.engine.due import DueEnrollment, lock_due
 from journeys.engine.entry import enter_by_events, enter_each, enter_people
 from journeys.engine.exits import end
 from journeys.enrollments import enrollments
-from journeys.operations.launches import audience_size
+from journeys.launches.launching import audience_size
 from profiles.tables import events
 from tests.support.patience import PATIENCE
 from tests.support.shop import MONDAY, House, described
@@ -207,7 +207,7 @@ def test_audiences_larger_than_a_chunk(house: House) -> None:
 def test_a_crash_during_entry_enters_nobody_twice(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import journeys.operations.launches
+    import journeys.launches.launching
 
     house.open(described(Send("s", Email("hello")), entry=OnLaunch(again="always")))
     people = [house.customer() for _ in range(6)]
@@ -221,7 +221,7 @@ def test_a_crash_during_entry_enters_nobody_twice(
             raise KeyboardInterrupt
         return entered
 
-    monkeypatch.setattr(journeys.operations.launches, "enter_people", dying)
+    monkeypatch.setattr(journeys.launches.launching, "enter_people", dying)
     for _ in range(2):
         house.segue.engine.chunks.largest = 2
         with pytest.raises(KeyboardInterrupt):

@@ -10,8 +10,8 @@ from config.clock.times import days
 from journeys.definition.journey import Again
 from journeys.dsl import Journey, OnSegment, Segment, Update, Wait, attribute, did
 from journeys.engine.segment_entry import enter_newcomers
+from journeys.launches.launching import enter_all_newcomers
 from journeys.operations import control
-from journeys.operations.launches import enter_all_newcomers
 from journeys.operations.merge import merge
 from journeys.tables import segment_members
 from profiles.identity.mergers import Merger

@@ -25,7 +25,7 @@ from journeys.dsl import (
     days,
     did,
 )
-from journeys.operations.api_start import Starter, start
+from journeys.launches.api_start import Starter, start
 from journeys.simulation.clock import SimulatedShop
 from journeys.simulation.copy import snapshot
 from journeys.simulation.results import Results

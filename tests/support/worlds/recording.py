@@ -46,7 +46,7 @@ from journeys.dsl import (
     did,
 )
 from journeys.engine.turn import Turn
-from journeys.operations.launches import enter_audience, start_launch
+from journeys.launches.launching import enter_audience, start_launch
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.events import NewEvent, record_events
 from profiles.identity.person import Person, normalise_email

@@ -22,7 +22,7 @@ from config.database.engine import Database
 from config.policy import Policy
 from journeys.dsl import SMS, Email, Journey, OnLaunch, Push, Send, Wait
 from journeys.engine.advance import Engine
-from journeys.operations.launches import enter_audience, start_launch
+from journeys.launches.launching import enter_audience, start_launch
 from profiles.identity.person import Person, normalise_email
 from profiles.identity.phones import Phone
 from profiles.identity.upsert import upsert_people

@@ -18,8 +18,8 @@ from flows.orchestration.pages.labels import dry_run_labels, run_labels, step_la
 from journeys.definition.catalog import Catalog, load_catalog
 from journeys.engine.advance import Engine
 from journeys.enrollments import enrollments
+from journeys.launches.launching import enter_audience, start_launch
 from journeys.operations.counts import Summary, summarise
-from journeys.operations.launches import enter_audience, start_launch
 from journeys.simulation.clock import SimulatedShop
 from journeys.simulation.copy import snapshot
 from journeys.tables import launches, passages

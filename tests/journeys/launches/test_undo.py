@@ -9,8 +9,8 @@ from config.errors import SegueError
 from config.policy import Policy
 from journeys.dsl import Email, OnLaunch, Push, Send, Wait
 from journeys.enrollments.states import UNDONE, UNDONE_AFTER_SENDING
-from journeys.operations.launches import LaunchConflict, enter_audience, start_launch
-from journeys.operations.undo import Undone, undo_launch
+from journeys.launches.launching import LaunchConflict, enter_audience, start_launch
+from journeys.launches.undo import Undone, undo_launch
 from tests.support.providers.dispatching import DAYTIME
 from tests.support.shop import House, described
 

@@ -22,7 +22,7 @@ from config.errors import SegueError
 from journeys.engine.chunks import Chunk, Chunks
 from journeys.enrollments import enrollments, transitions
 from journeys.enrollments.states import UNDONE, UNDONE_AFTER_SENDING
-from journeys.operations.approvals import finish
+from journeys.launches.approvals import finish
 from journeys.operations.counts import HANDED_OVER, counted_state
 from journeys.tables import approvals, launches
 from profiles.bucketing import buckets_of

@@ -12,8 +12,8 @@ from config.database.engine import Tx
 from journeys.definition.catalog import Catalog
 from journeys.engine.entry import enter_each
 from journeys.enrollments import enrollments
+from journeys.launches.launching import record_launch
 from journeys.operations.control import STOPPED, held
-from journeys.operations.launches import record_launch
 from journeys.tables import signed_calls
 from profiles.identity.owners import held_owners_of, owners_of
 from profiles.identity.person import Key

@@ -22,7 +22,7 @@ from journeys.engine.entry import audience_after, enter_people
 from journeys.engine.move import Moved
 from journeys.engine.retry import StepFailed
 from journeys.engine.segment_entry import enter_newcomers, profiles_after
-from journeys.operations.approvals import (
+from journeys.launches.approvals import (
     LaunchRequest,
     check_approval,
     finish,

@@ -17,15 +17,15 @@ from config.errors import SegueError
 from config.policy import Policy
 from flows.approval import approve_launch, missing_approval, reject_launch
 from journeys.dsl import Email, Journey, OnEvent, Segment, Send, Wait, attribute
-from journeys.operations.approvals import (
+from journeys.launches.approvals import (
     ApprovalNeeded,
     ApprovalRow,
     NotApproved,
     all_approvals,
 )
+from journeys.launches.launching import continue_approved, enter_audience, start_launch
 from journeys.operations.control import stop
 from journeys.operations.doctor import diagnose
-from journeys.operations.launches import continue_approved, enter_audience, start_launch
 from tests.support.failures import until, worked
 from tests.support.patience import PATIENCE
 from tests.support.shop import MONDAY, House, described
