@@ -21,7 +21,7 @@ from config.database.engine import Database
 CHANNEL = """
 from dataclasses import dataclass
 
-from config.channels import Channel, Content, Header
+from config.channels import Channel, Content, Masked, Header
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ CHANNEL = Channel(
     address_kind="phone",
     address="pager number",
     no_address="We have no pager number of yours.",
-    masked=lambda number: f"to the pager {number[-2:]}",
+    masked=lambda number: Masked("to the pager {shown}", number[-2:]),
     consent="opt-in",
     consent_fixed=True,
     has_stop=True,
