@@ -17,12 +17,17 @@ from prefect.types.entrypoint import EntrypointType
 from config.errors import SegueError
 from flows.orchestration.forms import CONTINUE
 from flows.orchestration.library import CATALOG, FLOWS
-from flows.orchestration.names import APPROVALS, CONTROLS, SIMULATION, YARDSTICK, entrypoint
+from flows.orchestration.names import (
+    APPROVALS,
+    CONTROLS,
+    OWN_SCHEDULE,
+    SIMULATION,
+    YARDSTICK,
+    entrypoint,
+)
 from flows.orchestration.pages.picture import mermaid
 from journeys.definition.journey import Journey, ScheduleEntry
 
-# The slug of the journey's own schedule; others were added in the UI.
-_SCHEDULE = "from-the-journey"
 # Seconds between two polls for new runs, and the most runs at once.
 _POLL = 2.0
 _AT_ONCE = 4
@@ -50,7 +55,7 @@ def _of_journey(journey: Journey) -> RunnerDeployment:
                 entry.cron,
                 timezone=entry.timezone,
                 parameters={"audience": entry.segment},
-                slug=_SCHEDULE,
+                slug=OWN_SCHEDULE,
             )
         ]
     return _deployment(journey.name, _description(journey), [journey.topic], schedules)
@@ -146,10 +151,10 @@ async def _keep_schedules(client: PrefectClient, deployment: RunnerDeployment) -
             slug=schedule.slug,
         )
         for schedule in known.schedules
-        if schedule.slug != _SCHEDULE
+        if schedule.slug != OWN_SCHEDULE
     ]
     ours = [
-        schedule.model_copy(update={"active": active.get(_SCHEDULE, True)})
+        schedule.model_copy(update={"active": active.get(OWN_SCHEDULE, True)})
         for schedule in deployment.schedules or []
     ]
     deployment.schedules = [*ours, *added]

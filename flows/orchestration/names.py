@@ -8,6 +8,8 @@ APPROVALS = "approve-launch"
 YARDSTICK = "yardstick"
 # The deployment that simulates journeys.
 SIMULATION = "simulate"
+# The slug of the schedule that a journey's entry has; others were added in Prefect or on the site.
+OWN_SCHEDULE = "from-the-journey"
 
 
 def deployment_name(journey: str) -> str:

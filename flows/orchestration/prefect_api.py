@@ -89,18 +89,32 @@ class PrefectAPI:
         return response.json()
 
 
-def async_client(settings: Settings, within: float) -> httpx.AsyncClient:
-    """A client for the API at PREFECT_API_URL, with its key or login.
+def client_options(settings: Settings, within: float) -> dict[str, Any]:
+    """The options of an HTTP client for the API at PREFECT_API_URL, with its key or login, or for
+    that of this machine.
 
     within: seconds, for each request.
     """
+    if not settings.prefect_api_url:
+        login = prefect_login(settings)
+        return {
+            "base_url": f"{settings.prefect_url}/api",
+            "auth": None if login is None else basic(login),
+            "timeout": within,
+            "trust_env": False,
+        }
     headers = {}
     if key := settings.prefect_api_key.get_secret_value():
         headers["Authorization"] = f"Bearer {key}"
     user, _, password = settings.prefect_api_auth_string.get_secret_value().partition(":")
-    return httpx.AsyncClient(
-        base_url=settings.prefect_api_url,
-        headers=headers,
-        auth=(user, password) if user else None,
-        timeout=within,
-    )
+    return {
+        "base_url": settings.prefect_api_url,
+        "headers": headers,
+        "auth": (user, password) if user else None,
+        "timeout": within,
+    }
+
+
+def async_client(settings: Settings, within: float) -> httpx.AsyncClient:
+    """A client with these options."""
+    return httpx.AsyncClient(**client_options(settings, within))

@@ -22,7 +22,7 @@ from flows.http.staff import (
     staff_log,
     today,
 )
-from flows.http.staff.journeys import journey, message_preview
+from flows.http.staff.journeys import journey, message_preview, runs
 from flows.http.staff.rendering import style_sheets
 from flows.http.staff.site import PEER, Site
 
@@ -32,6 +32,7 @@ _PARTS = (
     today,
     people,
     journey,
+    runs,
     message_preview,
     reports,
     segments,

@@ -10,10 +10,12 @@ from typing import NamedTuple, cast, get_args
 from starlette.responses import Response
 from starlette.routing import Route
 
+from config.access.staff_acts import record_act
 from flows.http.staff.journeys.journey import version_of
 from flows.http.staff.site import Site, Visit
 from journeys.analytics.reports.figures import By
 from journeys.definition.steps import ExperimentStep
+from journeys.operations.promotion import experiment_of, promote
 
 _BY = get_args(By)
 
@@ -42,6 +44,7 @@ def routes(site: Site) -> list[Route]:
     return [
         Route("/journeys/{name}/report", site.endpoint("viewer", _report)),
         Route("/journeys/{name}/experiment", site.endpoint("viewer", _experiment)),
+        Route("/journeys/{name}/promote", site.endpoint("editor", _promote), methods=["POST"]),
         Route("/yardstick", site.endpoint("viewer", _yardstick)),
     ]
 
@@ -86,7 +89,8 @@ def _experiment(visit: Visit) -> Response:
     from journeys.analytics.experiments import report_experiment
     from journeys.analytics.revenue import RevenueMapping
 
-    segue, journey = visit.segue, version_of(visit).journey.name
+    segue, version = visit.segue, version_of(visit)
+    journey = version.journey.name
     step = visit.request.query_params.get("step", "")
     with segue.db.transaction(write=False) as tx:
         mapping = RevenueMapping.of(segue.settings)
@@ -106,8 +110,20 @@ def _experiment(visit: Visit) -> Response:
         ],
         notes=list(found.left_out),
         step=step,
+        outcomes=experiment_of(version, step).outcomes(),
         here="/journeys",
     )
+
+
+def _promote(visit: Visit) -> Response:
+    segue, journey = visit.segue, version_of(visit).journey.name
+    step, arm = visit.request.query_params.get("step", ""), visit.form.get("arm", "")
+    with segue.db.transaction() as tx:
+        promote(tx, segue.catalog, journey, step, arm)
+        about = f"{journey}, {step}: {arm}"
+        record_act(tx, visit.user.name, "promoted an arm", about=about)
+    said = f"Everybody who enters {journey} from now on takes “{arm}” at “{step}”."
+    return visit.page("done", "The experiment has ended", sentences=[said], here="/journeys")
 
 
 def _yardstick(visit: Visit) -> Response:

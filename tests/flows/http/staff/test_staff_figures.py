@@ -67,6 +67,21 @@ def test_the_first_decision_about_a_launch_counts(house: House) -> None:
     assert "too early" in page
 
 
+def test_an_editor_promotes_an_arm(house: House) -> None:
+    opened(house)
+    editor, page = Staff(house, "editor", "eve"), "/journeys/j/experiment?step=which"
+    form = editor.get(page).text
+    arms = re.findall("<option>([^<]+)</option>", form)
+    assert len(arms) > 1
+    before = house.segue.catalog.journey("j").digest
+    done = editor.post("/journeys/j/promote?step=which", {"arm": arms[0]}, page=page)
+    assert f"“{arms[0]}” at “which”" in words_of(done.text)
+    assert house.segue.catalog.journey("j").digest != before
+    assert editor.acts()[0].about == f"j, which: {arms[0]}"
+    refused = editor.post("/journeys/j/promote?step=which", {"arm": "x"}, page=page)
+    assert refused.status_code == 400
+
+
 def test_reports_have_a_plot_with_its_table(house: House) -> None:
     staff = opened(house)
     for _ in range(6):
@@ -87,4 +102,5 @@ def test_reports_have_a_plot_with_its_table(house: House) -> None:
     assert "Arms" in experiment
     assert "Differences to" in experiment
     assert staff.get("/journeys/j/experiment?step=nothing").status_code == 400
+    assert "Promote" not in experiment, "viewers look"
     assert "Revenue period total a customer" in staff.read("/yardstick")

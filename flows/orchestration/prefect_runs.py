@@ -1,0 +1,205 @@
+"""Start, schedule and list runs through Prefect's API, for pages that act for a marketer."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import httpx
+
+from config.clock.times import Instant, format_instant, parse_instant
+from config.errors import SegueError
+from config.settings import Settings
+from flows.orchestration.names import OWN_SCHEDULE, SIMULATION, deployment_name
+from flows.orchestration.prefect_api import client_options
+
+_WITHIN = 10.0  # seconds
+_MOST = 15
+
+
+class PrefectSchedule(NamedTuple):
+    """A schedule of a deployment. when: in words where it is daily or weekly, with the zone.
+
+    is_own: it is written in the journey itself, so it can't be removed elsewhere.
+    """
+
+    id: str
+    when: str
+    audience: str
+    active: bool
+    is_own: bool
+
+
+class PrefectRun(NamedTuple):
+    """A run. state: as Prefect names it; kind: its type in lower case. at: its start."""
+
+    id: str
+    name: str
+    state: str
+    kind: str
+    message: str
+    at: Instant
+    page: str
+
+
+class JourneyRuns(NamedTuple):
+    """The runs of a journey, the newest first, its simulations, and its schedules."""
+
+    runs: list[PrefectRun]
+    simulations: list[PrefectRun]
+    schedules: list[PrefectSchedule]
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether one of them is under way."""
+        return any(one.kind in ("pending", "running") for one in (*self.runs, *self.simulations))
+
+
+class PrefectRuns:
+    """The runs of journeys on the server at PREFECT_API_URL, or on this machine's own.
+
+    Every method raises SegueError if the server does not respond, refuses, or has no deployment.
+    ui: the URL of Prefect's UI.
+    """
+
+    def __init__(self, settings: Settings, ui: str) -> None:
+        self._settings = settings
+        self._ui = ui
+
+    def of_journey(self, journey: str) -> JourneyRuns:
+        """What there is about a journey."""
+        with self._server() as server:
+            deployment = server.deployment(journey)
+            simulation = server.deployment(SIMULATION)
+            like = {"flow_runs": {"name": {"like_": f"simulate {journey},"}}}
+            return JourneyRuns(
+                runs=self._runs(server, deployment["id"], {}),
+                simulations=self._runs(server, simulation["id"], like),
+                schedules=[_schedule(one) for one in deployment["schedules"]],
+            )
+
+    def start(
+        self, name: str, parameters: Mapping[str, Any], key: str, at: Instant | None = None
+    ) -> None:
+        """Start a run of a deployment, now or later. The same key starts one run only."""
+        asked: dict[str, Any] = {"parameters": parameters, "idempotency_key": key}
+        if at is not None:
+            details = {"scheduled_time": format_instant(at)}
+            asked["state"] = {"type": "SCHEDULED", "state_details": details}
+        with self._server() as server:
+            deployment = server.deployment(name)
+            server.request("POST", f"/deployments/{deployment['id']}/create_flow_run", asked)
+
+    def schedule(self, journey: str, parameters: Mapping[str, Any], cron: str, zone: str) -> None:
+        """Add a schedule to a journey's deployment. zone: an IANA name."""
+        added = {
+            "schedule": {"cron": cron, "timezone": zone},
+            "active": True,
+            "parameters": parameters,
+        }
+        with self._server() as server:
+            deployment = server.deployment(journey)
+            server.request("POST", f"/deployments/{deployment['id']}/schedules", [added])
+
+    def remove_schedule(self, journey: str, schedule_id: str) -> None:
+        """Remove a schedule of a journey's deployment."""
+        with self._server() as server:
+            deployment = server.deployment(journey)
+            if schedule_id not in {one["id"] for one in deployment["schedules"]}:
+                raise SegueError("there is no such schedule any more")
+            path = f"/deployments/{deployment['id']}/schedules/{schedule_id}"
+            server.request("DELETE", path)
+
+    def cancel(self, journey: str, run_id: str) -> None:
+        """Cancel a run of a journey that is scheduled for later."""
+        with self._server() as server:
+            deployment = server.deployment(journey)
+            known = {one.id: one for one in self._runs(server, deployment["id"], {})}
+            if run_id not in known or known[run_id].kind != "scheduled":
+                raise SegueError("this run does not wait for its time any more")
+            cancelled = {"state": {"type": "CANCELLED", "name": "Cancelled"}, "force": True}
+            server.request("POST", f"/flow_runs/{run_id}/set_state", cancelled)
+
+    def _runs(
+        self, server: "_Server", deployment_id: str, which: Mapping[str, Any]
+    ) -> list[PrefectRun]:
+        wanted = {
+            **which,
+            "deployments": {"id": {"any_": [deployment_id]}},
+            "sort": "EXPECTED_START_TIME_DESC",
+            "limit": _MOST,
+        }
+        found = server.request("POST", "/flow_runs/filter", wanted)
+        return [_run(one, self._ui) for one in found]
+
+    @contextmanager
+    def _server(self) -> Iterator["_Server"]:
+        options = client_options(self._settings, _WITHIN)
+        with httpx.Client(**options) as client:
+            yield _Server(client)
+
+
+class _Server:
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+
+    def deployment(self, name: str) -> Any:
+        return self.request("GET", f"/deployments/name/{deployment_name(name)}")
+
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        try:
+            answer = self._client.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise SegueError(
+                f"Prefect does not respond at {self._client.base_url}: {type(error).__name__}; "
+                "start its server, or set PREFECT_API_URL"
+            ) from error
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            raise SegueError("the journey has no deployment in Prefect; create it: segue deploy")
+        if not answer.is_success:
+            raise SegueError(f"Prefect refuses this (HTTP {answer.status_code}): {_detail(answer)}")
+        return answer.json() if answer.content else None
+
+
+def _detail(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["detail"])[:300]
+    except (ValueError, KeyError, TypeError):
+        return answer.text[:300]
+
+
+def _run(found: Mapping[str, Any], ui: str) -> PrefectRun:
+    state = found["state"] or {"name": "Pending", "type": "PENDING", "message": ""}
+    at = found["start_time"] or found["expected_start_time"] or found["created"]
+    return PrefectRun(
+        id=found["id"],
+        name=found["name"],
+        state=state["name"],
+        kind=state["type"].lower(),
+        message=state.get("message") or "",
+        at=parse_instant(at),
+        page=f"{ui}/v2/runs/flow-run/{found['id']}",
+    )
+
+
+def _in_words(cron: str) -> str:
+    """A cron line: "every Mon at 8:00"; the line itself if it is less plain."""
+    found = re.fullmatch(r"(\d+) (\d+) \* \* (\*|[a-z]{3})", cron, re.IGNORECASE)
+    if found is None:
+        return cron
+    minute, hour, day = found.groups()
+    return f"every {'day' if day == '*' else day.capitalize()} at {int(hour)}:{int(minute):02}"
+
+
+def _schedule(found: Mapping[str, Any]) -> PrefectSchedule:
+    schedule = found["schedule"]
+    cron = schedule.get("cron")
+    when = _in_words(cron) if cron else schedule.get("rrule") or f"every {schedule['interval']} s"
+    zone = schedule.get("timezone")
+    return PrefectSchedule(
+        id=found["id"],
+        when=f"{when} ({zone})" if zone else str(when),
+        audience=str((found.get("parameters") or {}).get("audience", "")),
+        active=bool(found["active"]),
+        is_own=found.get("slug") == OWN_SCHEDULE,
+    )
