@@ -2,7 +2,8 @@
 
 A definition nests the steps of a branch, so the layout follows the nesting: the branches of a step
 stand side by side below it, each in a column of its own, and join above the next step. So edges
-cross neither boxes nor each other, and no library for general graphs is needed.
+cross neither boxes nor each other, and no library for general graphs is needed. A step stands above
+its first branch, so that a phone shows a whole path from its beginning.
 """
 
 from collections.abc import Iterator, Sequence
@@ -69,8 +70,7 @@ class _Label(NamedTuple):
 def draw(journey: str, entry: str, entered: int, steps: Sequence[ShownStep]) -> Drawing:
     """Lay out a journey. journey: its name, for links. entry: in words."""
     pen = _Pen(f"/journeys/{journey}")
-    width = _width(steps)
-    centre = MARGIN + width / 2
+    centre = MARGIN + BOX / 2
     labels = [*_wrapped(entry, 3, "name"), _Label(f"{entered:,} entered", "soft")]
     bottom = pen.box(labels, "start", centre, MARGIN)
     bottom, ends = pen.sequence(steps, centre, bottom, [_Point(centre, bottom)])
@@ -78,7 +78,7 @@ def draw(journey: str, entry: str, entered: int, steps: Sequence[ShownStep]) -> 
         top = pen.join(ends, centre, bottom)
         bottom = pen.box([_Label("End", "name")], "end", centre, top)
     return Drawing(
-        width=width + 2 * MARGIN,
+        width=_width(steps) + 2 * MARGIN,
         height=bottom + MARGIN,
         boxes=pen.boxes,
         lines=pen.lines,
@@ -146,15 +146,12 @@ class _Pen:
     def _branches(
         self, step: ShownStep, centre: float, bottom: float
     ) -> tuple[float, list[_Point]]:
-        columns = [_width(branch.steps) for branch in step.branches]
-        left = centre - (sum(columns) + SIDE * (len(columns) - 1)) / 2
-        drawn = []
-        for branch, width in zip(step.branches, columns, strict=True):
-            x = left + width / 2
+        drawn, x = [], centre
+        for branch in step.branches:
             self.lines.append(_curve(_Point(centre, bottom), bottom, _Point(x, bottom + CURVE)))
             end = self._write(list(_branch_label(branch)), x, bottom + CURVE)
             drawn.append(self.sequence(branch.steps, x, end, [_Point(x, end)]))
-            left += width + SIDE
+            x += _width(branch.steps) + SIDE
         lowest = max(one for one, _ in drawn)
         return lowest, [end for _, ends in drawn for end in ends]
 
@@ -178,10 +175,10 @@ class _Pen:
         yield from _wrapped(f"{step.kind}{details}", 4, "soft")
         for one in step.messages:
             query = urlencode({"step": step.name, "member": one.member})
-            after = f", {one.details}" if one.details else ""
-            counts = f": {one.counts}" if one.counts else ""
-            text = f"{one.channel} “{one.template}”{after}{counts}"
-            yield from _wrapped(text, 3, "", f"{self._url}/message?{query}")
+            name = f"{one.channel} “{one.template}”"
+            yield from _wrapped(name, 2, "", f"{self._url}/message?{query}")
+            yield from _wrapped(one.details, 2, "soft")
+            yield from _wrapped(one.counts, 2, "soft")
         if step.here:
             link = f"{self._url}/people?{urlencode({'step': step.name})}"
             yield _Label(f"{counted(step.here, 'person is', 'people are')} here", "here", link)
