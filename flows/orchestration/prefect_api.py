@@ -12,9 +12,9 @@ from config.settings import Settings
 from flows.orchestration.names import deployment_name
 
 # On SQLite, Prefect's server responds 503 to a write that conflicts with another, which is retried.
-_BUSY = 503
-_TRIES = 20
-_PAUSE = 0.3  # seconds
+BUSY = 503
+BUSY_TRIES = 20
+BUSY_PAUSE = 0.3  # seconds
 
 _RUNNING = ["PENDING", "RUNNING", "CANCELLING"]
 _ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -79,11 +79,11 @@ class PrefectAPI:
         return f"{self._ui}/v2/runs/flow-run/{run_id}"
 
     def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        for _ in range(_TRIES):
+        for _ in range(BUSY_TRIES):
             response = self._http.request(method, path, json=body)
-            if response.status_code != _BUSY:
+            if response.status_code != BUSY:
                 break
-            time.sleep(_PAUSE)
+            time.sleep(BUSY_PAUSE)
         if not response.is_success:
             raise SegueError(f"Prefect responds {response.status_code}: {response.text[:500]}")
         return response.json()

@@ -1,6 +1,7 @@
 """Start, schedule and list runs through Prefect's API, for pages that act for a marketer."""
 
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from config.clock.times import Instant, format_instant, parse_instant
 from config.errors import SegueError
 from config.settings import Settings
 from flows.orchestration.names import OWN_SCHEDULE, SIMULATION, deployment_name
-from flows.orchestration.prefect_api import client_options
+from flows.orchestration.prefect_api import BUSY, BUSY_PAUSE, BUSY_TRIES, client_options
 
 _WITHIN = 10.0  # seconds
 _MOST = 15
@@ -70,11 +71,13 @@ class PrefectRuns:
         """What there is about a journey."""
         with self._server() as server:
             deployment = server.deployment(journey)
-            simulation = server.deployment(SIMULATION)
+            simulation = server.find(SIMULATION)
             like = {"flow_runs": {"name": {"like_": f"simulate {journey},"}}}
             return JourneyRuns(
                 runs=self._runs(server, deployment["id"], {}),
-                simulations=self._runs(server, simulation["id"], like),
+                simulations=[]
+                if simulation is None
+                else self._runs(server, simulation["id"], like),
                 schedules=[_schedule(one) for one in deployment["schedules"]],
             )
 
@@ -90,23 +93,30 @@ class PrefectRuns:
             deployment = server.deployment(name)
             server.request("POST", f"/deployments/{deployment['id']}/create_flow_run", asked)
 
-    def schedule(self, journey: str, parameters: Mapping[str, Any], cron: str, zone: str) -> None:
-        """Add a schedule to a journey's deployment. zone: an IANA name."""
+    def schedule(
+        self, journey: str, parameters: Mapping[str, Any], cron: str, zone: str, key: str
+    ) -> None:
+        """Add a schedule to a journey's deployment, once for each key. zone: an IANA name."""
         added = {
+            "slug": f"staff-{key[:32]}",
             "schedule": {"cron": cron, "timezone": zone},
             "active": True,
             "parameters": parameters,
         }
         with self._server() as server:
             deployment = server.deployment(journey)
-            server.request("POST", f"/deployments/{deployment['id']}/schedules", [added])
+            if added["slug"] not in {one.get("slug") for one in deployment["schedules"]}:
+                server.request("POST", f"/deployments/{deployment['id']}/schedules", [added])
 
     def remove_schedule(self, journey: str, schedule_id: str) -> None:
         """Remove a schedule of a journey's deployment."""
         with self._server() as server:
             deployment = server.deployment(journey)
-            if schedule_id not in {one["id"] for one in deployment["schedules"]}:
+            schedules = {one.id: one for one in map(_schedule, deployment["schedules"])}
+            if schedule_id not in schedules:
                 raise SegueError("there is no such schedule any more")
+            if schedules[schedule_id].is_own:
+                raise SegueError("this schedule is the entry of the journey; change its journey.py")
             path = f"/deployments/{deployment['id']}/schedules/{schedule_id}"
             server.request("DELETE", path)
 
@@ -144,18 +154,36 @@ class _Server:
         self._client = client
 
     def deployment(self, name: str) -> Any:
-        return self.request("GET", f"/deployments/name/{deployment_name(name)}")
+        found = self.find(name)
+        if found is None:
+            raise SegueError(f"Prefect has no deployment {name!r}; create it: segue deploy")
+        return found
+
+    def find(self, name: str) -> Any:
+        """A deployment; None: there is none."""
+        answer = self._send("GET", f"/deployments/name/{deployment_name(name)}", None)
+        return None if answer.status_code == httpx.codes.NOT_FOUND else self._read(answer)
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
+        return self._read(self._send(method, path, body))
+
+    def _send(self, method: str, path: str, body: Any) -> httpx.Response:
+        """Send a request. While Prefect is busy, as on SQLite, it is repeated."""
         try:
             answer = self._client.request(method, path, json=body)
+            for _ in range(BUSY_TRIES):
+                if answer.status_code != BUSY:
+                    break
+                time.sleep(BUSY_PAUSE)
+                answer = self._client.request(method, path, json=body)
         except httpx.HTTPError as error:
             raise SegueError(
                 f"Prefect does not respond at {self._client.base_url}: {type(error).__name__}; "
                 "start its server, or set PREFECT_API_URL"
             ) from error
-        if answer.status_code == httpx.codes.NOT_FOUND:
-            raise SegueError("the journey has no deployment in Prefect; create it: segue deploy")
+        return answer
+
+    def _read(self, answer: httpx.Response) -> Any:
         if not answer.is_success:
             raise SegueError(f"Prefect refuses this (HTTP {answer.status_code}): {_detail(answer)}")
         return answer.json() if answer.content else None

@@ -6,6 +6,7 @@ The page has each run's result in words, and links to its artifacts.
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
+from hashlib import sha256
 from typing import Any
 
 from starlette.responses import RedirectResponse, Response
@@ -81,7 +82,9 @@ def _start(visit: Visit) -> Response:
             raise SegueError("choose what to do with one of the buttons")
         audience = _audience(visit)
         limit = _limit(form.get("limit", ""))
-        key = f"staff {visit.user.name} {form.get('key', '')[:40]}"
+        # The same form may be used again for something else.
+        sent = ("key", "action", "audience", "limit", "at", "repeats")
+        key = sha256("\n".join(form.get(one, "") for one in sent).encode()).hexdigest()
         runs = _runs(visit)
         visit.record(_ACTS[action], about=f"{journey}: {audience}")
         if action == "simulate":
@@ -115,7 +118,7 @@ def _by_schedule(
         return
     local = datetime.fromtimestamp(at, zone(visit.zone))
     days = _REPEATS[repeats].format(weekday=local.strftime("%a").lower())
-    runs.schedule(journey, asked, f"{local.minute} {local.hour} {days}", visit.zone)
+    runs.schedule(journey, asked, f"{local.minute} {local.hour} {days}", visit.zone, key)
 
 
 def _unschedule(visit: Visit) -> Response:
@@ -156,4 +159,8 @@ def _time(visit: Visit, text: str) -> Instant:
         local = None
     if local is None or local.tzinfo is not None:
         raise SegueError("choose a day and a time, such as 2026-03-02T09:00")
-    return int(local.replace(tzinfo=zone(visit.zone)).timestamp())
+    here = zone(visit.zone)
+    at = int(local.replace(tzinfo=here).timestamp())
+    if datetime.fromtimestamp(at, here).replace(tzinfo=None) != local:
+        raise SegueError(f"this time does not exist in {visit.zone}: the clocks are put forward")
+    return at

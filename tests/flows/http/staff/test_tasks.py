@@ -83,7 +83,7 @@ def tomorrow_at_nine(m: Marketer) -> None:
     m.journey("win-back")
     m.link("Start, schedule")
     m.open("Start later")
-    m.fill("First time", "2026-03-03T09:00")
+    m.fill("Day and time", "2026-03-03T09:00")
     m.button("^Schedule$")
     m.sees("Runs")
     when = m.prefect.last[2]["state"]["state_details"]["scheduled_time"]
