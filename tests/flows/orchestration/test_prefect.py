@@ -23,6 +23,7 @@ from sqlalchemy import func, insert, select
 
 from channels.messages import messages
 from channels.outbox.outcomes import Tally
+from config.clock.times import DAY
 from config.database.engine import Database
 from config.errors import SegueError
 from config.settings import ROOT
@@ -35,6 +36,7 @@ from flows.orchestration.form_updates import FormUpdates
 from flows.orchestration.forms import CONTINUE
 from flows.orchestration.names import APPROVALS, CONTROLS, SIMULATION, deployment_name
 from flows.orchestration.prefect_events import EVENT, Reporter
+from flows.orchestration.prefect_runs import PrefectRuns
 from flows.worker.worker import Worker
 from journeys.definition.graph import parents
 from journeys.engine.events import Reaction
@@ -201,6 +203,34 @@ def test_the_server_takes_updated_forms(segue: Segue, stack: Stack, api: httpx.C
         resume(segue.db, "welcome")
     asyncio.run(update())
     assert "paused" not in api.get(name).json()["tags"]
+
+
+def test_the_staff_site_schedules_on_the_server(segue: Segue, stack: Stack) -> None:
+    url = stack.settings.prefect_url
+    ours = segue.settings.model_copy(update={"prefect_api_url": f"{url}/api"})
+    runs = PrefectRuns(ours, url)
+    asked = {"audience": "everyone", "limit": 1, "dry_run": False}
+    tomorrow = int(time.time()) + DAY
+    for _ in range(2):
+        runs.start("welcome", asked, "a form", tomorrow)
+        runs.schedule("welcome", asked, "0 9 * * mon", "America/New_York", "another form")
+    found = runs.of_journey("welcome")
+    [later] = [one for one in found.runs if one.at == tomorrow]
+    assert (later.kind, later.page) == ("scheduled", f"{url}/v2/runs/flow-run/{later.id}")
+    runs.cancel("welcome", later.id)
+    states = {one.id: one.kind for one in runs.of_journey("welcome").runs}
+    assert states[later.id] == "cancelled"
+    [added] = found.schedules
+    assert added.when == "every Mon at 9:00 (America/New_York)"
+    assert (added.audience, added.active, added.is_own) == ("everyone", True, False)
+    runs.remove_schedule("welcome", added.id)
+    assert runs.of_journey("welcome").schedules == []
+    [own] = runs.of_journey("win-back").schedules
+    assert own.is_own
+    with pytest.raises(SegueError, match="Prefect has no deployment 'wellcome'"):
+        runs.start("wellcome", asked, "a form")
+    with pytest.raises(SegueError, match="'lapst' is not one of"):
+        runs.start("welcome", {**asked, "audience": "lapst"}, "a third form")
 
 
 @pytest.mark.parametrize(
