@@ -29,8 +29,8 @@ from config.access.private_files import UMASK, make_private_folder, open_private
 from config.clock.times import format_instant
 from config.errors import SegueError
 from config.settings import Settings
+from flows.orchestration.api.prefect_api import PrefectAPI
 from flows.orchestration.names import CONTROLS
-from flows.orchestration.prefect_api import PrefectAPI
 
 # Seconds from the stop until Prefect's clients are killed, and until all processes are.
 _CLIENTS_STOP = 2.0

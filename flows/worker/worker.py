@@ -17,8 +17,8 @@ from config.database.buckets import Leased
 from config.database.failures import of_the_database, reason_of
 from flows.app import Segue
 from flows.http.serving import serving
-from flows.orchestration.form_updates import FormUpdates
-from flows.orchestration.prefect_events import Reporter
+from flows.orchestration.api.form_updates import FormUpdates
+from flows.orchestration.api.prefect_events import Reporter
 from flows.worker.leasing import leasing
 from flows.worker.waiting import first_of
 from journeys.engine.reactor import Reactor

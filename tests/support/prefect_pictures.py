@@ -13,8 +13,8 @@ from config.clock.times import parse_instant
 from config.settings import ROOT, Settings
 from flows.app import Segue, open_segue
 from flows.local.stack import Stack, on_free_ports
-from flows.orchestration.form_updates import FormUpdates
-from flows.orchestration.prefect_api import async_client
+from flows.orchestration.api.form_updates import FormUpdates
+from flows.orchestration.api.prefect_api import async_client
 from profiles.sample.shop import load_sample_shop
 from tests.support.http.chromium import chromium
 

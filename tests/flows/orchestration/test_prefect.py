@@ -31,12 +31,12 @@ from flows.app import Segue
 from flows.launch import MOST_PEOPLE
 from flows.local.sandbox_api import SandboxAPI
 from flows.local.stack import Stack, environment, free_ports
+from flows.orchestration.api.form_updates import FormUpdates
+from flows.orchestration.api.prefect_events import EVENT, Reporter
+from flows.orchestration.api.prefect_runs import PrefectRuns
 from flows.orchestration.deployments import deploy
-from flows.orchestration.form_updates import FormUpdates
 from flows.orchestration.forms import CONTINUE
 from flows.orchestration.names import APPROVALS, CONTROLS, SIMULATION, deployment_name
-from flows.orchestration.prefect_events import EVENT, Reporter
-from flows.orchestration.prefect_runs import PrefectRuns
 from flows.worker.worker import Worker
 from journeys.definition.graph import parents
 from journeys.engine.events import Reaction
@@ -325,7 +325,7 @@ from prefect import flow
 from prefect.states import Completed
 from flows.orchestration.journey import perform
 from flows.orchestration.library import FLOWS
-from flows.orchestration.form_updates import FormUpdates
+from flows.orchestration.api.form_updates import FormUpdates
 from flows.orchestration.forms import CONTINUE
 from flows.orchestration.names import APPROVALS
 from journeys.dsl import Exit, Journey, OnLaunch, Update

@@ -20,8 +20,8 @@ from flows.http.staff.journeys.journey import version_of
 from flows.http.staff.site import Site, Visit
 from flows.http.staff.words import sentence
 from flows.launch import MOST_PEOPLE
+from flows.orchestration.api.prefect_runs import PrefectRuns
 from flows.orchestration.names import SIMULATION
-from flows.orchestration.prefect_runs import PrefectRuns
 
 _DAYS = 30
 # How often a run repeats, with the parts of its cron line after minute and hour.

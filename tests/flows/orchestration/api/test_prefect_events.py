@@ -20,7 +20,7 @@ from config.clock.times import DAY
 from config.database.engine import Database
 from config.settings import Settings
 from config.timing import Timing
-from flows.orchestration.prefect_events import EVENT, Reporter
+from flows.orchestration.api.prefect_events import EVENT, Reporter
 from flows.worker.worker import Worker
 from journeys.dsl import Email, Journey, OnEvent, Send
 from journeys.engine.events import Reaction
@@ -235,7 +235,7 @@ def test_unsent_counts_are_reported_later(
             teller.note(NOTHING, {"cart": 5}, Tally())
         await until(lambda: prefect["events"].call_count == 3)
 
-    with caplog.at_level(logging.INFO, "flows.orchestration.prefect_events"):
+    with caplog.at_level(logging.INFO, "flows.orchestration.api.prefect_events"):
         telling(teller, scenario)
     assert reported(prefect)[-1]["payload"]["moved"] == 11
     assert len({event["id"] for event in reported(prefect)}) == 3, "none of them was taken"

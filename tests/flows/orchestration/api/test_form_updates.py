@@ -10,7 +10,7 @@ import orjson
 import pytest
 import respx
 
-from flows.orchestration.form_updates import FormUpdates
+from flows.orchestration.api.form_updates import FormUpdates
 from journeys.definition.catalog import Catalog
 from journeys.dsl import Email, Journey, OnLaunch, Segment, Send, attribute
 from journeys.operations.control import pause, resume
@@ -72,7 +72,7 @@ def updates(house: House, monkeypatch: pytest.MonkeyPatch) -> FormUpdates:
     house.customer("bob")
     catalog = house.segue.catalog
     monkeypatch.setattr(
-        "flows.orchestration.form_updates.load_catalog",
+        "flows.orchestration.api.form_updates.load_catalog",
         lambda *_: Catalog(catalog.current, catalog.segments),
     )
     return FormUpdates(house.segue)

@@ -15,9 +15,9 @@ import httpx
 from config.database.buckets import Leased
 from config.database.failures import reason_of
 from flows.app import Segue
+from flows.orchestration.api.prefect_api import async_client
 from flows.orchestration.forms import described, with_segments
 from flows.orchestration.names import SIMULATION
-from flows.orchestration.prefect_api import async_client
 from flows.worker.waiting import first_of
 from journeys.definition.catalog import load_catalog
 from journeys.definition.segment import Segment

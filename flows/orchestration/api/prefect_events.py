@@ -20,8 +20,8 @@ from config.clock.times import DAY, Instant, format_instant
 from config.database.engine import Database
 from config.database.failures import reason_of
 from config.settings import Settings
+from flows.orchestration.api.prefect_api import async_client
 from flows.orchestration.names import deployment_name, deployment_page
-from flows.orchestration.prefect_api import async_client
 from flows.worker.waiting import first_of
 from journeys.engine.events import Reaction
 from journeys.operations.counts import bounces

@@ -11,8 +11,8 @@ import httpx
 from config.clock.times import Instant, format_instant, parse_instant
 from config.errors import SegueError
 from config.settings import Settings
+from flows.orchestration.api.prefect_api import BUSY, BUSY_PAUSE, BUSY_TRIES, client_options
 from flows.orchestration.names import OWN_SCHEDULE, SIMULATION, deployment_name
-from flows.orchestration.prefect_api import BUSY, BUSY_PAUSE, BUSY_TRIES, client_options
 
 _WITHIN = 10.0  # seconds
 _MOST = 15
