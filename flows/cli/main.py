@@ -37,6 +37,7 @@ from flows.cli.check import commands as check_commands
 from flows.cli.imports import commands as import_commands
 from flows.cli.keys import commands as key_commands
 from flows.cli.library import commands as library_commands
+from flows.cli.new_shop import commands as new_shop_commands
 from flows.cli.operations import commands
 from flows.cli.output import AsJson, opened, print_json, say, say_counts, say_if_held
 from flows.cli.render import commands as render_commands
@@ -65,6 +66,7 @@ app.add_typer(simulation_commands)
 app.add_typer(report_commands)
 app.add_typer(render_commands)
 app.add_typer(library_commands)
+app.add_typer(new_shop_commands)
 app.add_typer(check_commands)
 app.add_typer(key_commands, name="keys")
 app.add_typer(staff_commands, name="staff")

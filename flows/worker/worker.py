@@ -20,6 +20,7 @@ from flows.http.serving import serving
 from flows.orchestration.api.form_updates import FormUpdates
 from flows.orchestration.api.prefect_events import Reporter
 from flows.worker.leasing import leasing
+from flows.worker.library_changes import LibraryChanges
 from flows.worker.waiting import first_of
 from journeys.engine.reactor import Reactor
 from journeys.engine.turn import Turn, TurnReport
@@ -120,10 +121,11 @@ class Worker:
             self.segue.engine, self.segue.process, self.segue.settings, leased=leased
         )
         timing = self.segue.db.timing
+        changes = LibraryChanges(self.segue.settings)
         for number in count(1):
             if stop.is_set():
                 return
-            await self._tidy(housekeeping.often())
+            await self._tidy([*housekeeping.often(), changes.warn])
             if number % timing.large_round == 1 % timing.large_round:
                 await self._tidy(housekeeping.newcomers())
             if number % timing.large_round == 0:
