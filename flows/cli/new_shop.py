@@ -10,7 +10,6 @@ from config.errors import SegueError
 from config.settings import Settings
 from flows.cli.output import say
 from journeys.definition.catalog import LIBRARY
-from profiles.imports.guess import guessed_map
 
 commands = typer.Typer()
 
@@ -57,6 +56,9 @@ def init(
         raise SegueError(f"{folder} exists already and is not empty; choose another folder")
     columns = _DEFAULT_MAP.read_text(encoding="utf-8")
     if customers is not None:
+        # It loads numpy.
+        from profiles.imports.guess import guessed_map
+
         columns = guessed_map(customers)
     folder.mkdir(parents=True, exist_ok=True)
     here = folder.resolve()
