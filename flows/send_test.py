@@ -1,11 +1,12 @@
 """Send one rendered message to a tester: it is stored nowhere, and counts nowhere."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from channels.providers.registry import connect_providers
-from channels.providers.sending import Outgoing, SendOutcome
+from channels.providers.sending import Outgoing, SendOutcome, SendResult
 from channels.providers.transport import Transport
 from channels.rules.recipient import Kind
 from config.channels import ChannelName, Content, channel_of
@@ -23,6 +24,23 @@ _FIRST_SEEN = ("subject", "title", "body")
 # No message has this number, so that what a provider reports of a test is of no message.
 _NO_MESSAGE = 0
 _PLATFORMS = ("android", "ios", "web")
+# By result: what became of the test, and what the provider's reason means or what to do.
+_TITLES: Mapping[SendResult, str] = {"sent": "The test is sent", "unknown": "Perhaps it is sent"}
+_NOT_SENT = "The test is not sent"
+_MEANING: Mapping[SendResult, str] = {
+    "retry": "The provider can’t be reached, or does not accept it now; try again later",
+    "failed": "The provider has refused it",
+    "stopped": "The provider refuses all that we send; its settings or account are wrong",
+    "unknown": "The provider’s answer did not arrive",
+}
+
+
+class SentTest(NamedTuple):
+    """What became of a test, in words."""
+
+    is_accepted: bool
+    title: str
+    why: str
 
 
 def testers(settings: Settings, channel: ChannelName) -> tuple[str, ...]:
@@ -37,8 +55,8 @@ def testers(settings: Settings, channel: ChannelName) -> tuple[str, ...]:
 
 def send_test(
     segue: Segue, version: Version, step: SendStep, message: MessageSpec, profile_id: int, to: str
-) -> str:
-    """Send a message as the profile would get it to a tester; returns in words what came of it.
+) -> SentTest:
+    """Send a message as the profile would get it to a tester.
 
     Consent, sending hours and caps are not checked, since the tester is not the customer. Links to
     the customer's own pages do nothing. Blocks until the provider answers.
@@ -68,7 +86,7 @@ def send_test(
         ttl=None,
         now=now,
     )
-    return _words(asyncio.run(_post(segue, message.channel, step.kind, outgoing)))
+    return _told(asyncio.run(_post(segue, message.channel, step.kind, outgoing)))
 
 
 async def _post(segue: Segue, channel: ChannelName, kind: Kind, outgoing: Outgoing) -> SendOutcome:
@@ -104,10 +122,11 @@ def _device(to: str) -> tuple[str, str]:
     return platform, token
 
 
-def _words(outcome: SendOutcome) -> str:
+def _told(outcome: SendOutcome) -> SentTest:
     if outcome.result == "sent":
-        return "The provider has accepted it."
-    reason = (outcome.reason or outcome.result).rstrip(".")
-    if outcome.result == "unknown":
-        return f"It may have been sent, but the provider's answer did not arrive: {reason}."
-    return f"The provider has not accepted it: {reason}."
+        why = "The provider has accepted it."
+        return SentTest(is_accepted=True, title=_TITLES["sent"], why=why)
+    reason = f": {outcome.reason.rstrip('.')}" if outcome.reason else ""
+    title = _TITLES.get(outcome.result, _NOT_SENT)
+    why = f"{_MEANING[outcome.result]}{reason}."
+    return SentTest(is_accepted=False, title=title, why=why)

@@ -116,10 +116,16 @@ def _test(visit: Visit) -> Response:
             raise SegueError(f"you have sent {_TESTS_AN_HOUR} tests in an hour; try again later")
         about = f"{version.journey.name}, step {step.name}"
         record_act(tx, name, "sent a test", profile_id=profile_id, about=about)
-    said = send_test(
-        visit.segue, version, step, message, profile_id, visit.form.get("to", "").strip()
+    to = visit.form.get("to", "").strip()
+    sent = send_test(visit.segue, version, step, message, profile_id, to)
+    return visit.page(
+        "done",
+        sent.title,
+        sentences=[sent.why],
+        is_bad=not sent.is_accepted,
+        back=f"message?{visit.request.url.query}",
+        here="/journeys",
     )
-    return visit.page("done", "A test", sentences=[said], here="/journeys")
 
 
 def _show(visit: Visit, error: str = "") -> Response:

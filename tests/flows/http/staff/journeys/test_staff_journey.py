@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from channels.links import read_unsubscribe
+from config.access.staff_acts import record_act
 from journeys.dsl import (
     SMS,
     Call,
@@ -237,7 +238,8 @@ def test_a_test_goes_to_a_tester_and_counts_nowhere(house: House) -> None:
     assert test.text == "[Test] Your A <kettle>"
     assert "has accepted it" in send("text", "sms:cart", PHONE)
     house.providers.answer("push", httpx.Response(400, json={"error": {"message": "bad"}}))
-    assert "The provider has not accepted it: " in send("nudge", "push:cart", "ios:token-of-mine")
+    refused = send("nudge", "push:cart", "ios:token-of-mine")
+    assert "The test is not sent The provider has refused it: " in refused
     assert [one.to for one in house.providers.accepted[len(sent) :]] == [
         ME,
         PHONE,
@@ -249,6 +251,31 @@ def test_a_test_goes_to_a_tester_and_counts_nowhere(house: House) -> None:
         (ann, "carts, step text"),
         (ann, "carts, step mail"),
     ]
+
+
+def test_tests_are_limited_by_hour_and_user(sqlite_house: House) -> None:
+    house = sqlite_house
+    house.open(EVERYTHING, texts=TEXTS, staff_url=URL, testers=TESTERS)
+    ann = house.customer("ann")
+    house.did(ann, "cart_abandoned", cart_id="c1", product="A kettle")
+    house.run()
+    already = len(house.providers.accepted)
+    with house.db.transaction() as tx:
+        for _ in range(60):
+            record_act(tx, "zoe", "sent a test", about="carts, step mail")
+
+    def send(staff: Staff) -> httpx.Response:
+        with house.providers.listening():
+            return staff.post(message("mail", "email:cart", ann, "test"), {"to": ME})
+
+    zoe, amy = Staff(house, "editor"), Staff(house, "editor", "amy")
+    refused = send(zoe)
+    assert refused.status_code == 400
+    assert "you have sent 60 tests in an hour; try again later" in words_of(refused.text).lower()
+    assert len(house.providers.accepted) == already
+    assert "The test is sent" in words_of(send(amy).text)
+    house.later("61m")
+    assert "The test is sent" in words_of(send(zoe).text)
 
 
 @pytest.mark.parametrize(
