@@ -55,7 +55,6 @@ def _show(visit: Visit) -> Response:
         size=size,
         people=people,
         uses=used_by(segue.catalog, segment.name),
-        prefect=visit.site.prefect,
     )
 
 

@@ -33,7 +33,6 @@ def _show(visit: Visit) -> Response:
         findings=findings,
         approval=WAIT_FOR_APPROVAL,
         held=[one for one in found.journeys if one.state != "running"],
-        prefect=visit.site.prefect,
     )
 
 

@@ -109,7 +109,7 @@ def _list(visit: Visit) -> Response:
             (version.journey, states.get(name, "running"), summarise(tx, name))
             for name, version in sorted(segue.catalog.current.items())
         ]
-    return visit.page("journeys", "Journeys", journeys=found, prefect=visit.site.prefect)
+    return visit.page("journeys", "Journeys", journeys=found)
 
 
 def _show(visit: Visit) -> Response:
