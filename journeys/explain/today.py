@@ -1,6 +1,7 @@
 """What all journeys did today, what is due, and why it does not go now.
 
-Read for the staff site at a request. Messages of today are found by a scan of the table.
+Read for the staff site at a request. SQLite scans all messages for those of today; on PostgreSQL
+the index ix_message_at leaves the newest blocks to read.
 """
 
 from collections import Counter, defaultdict
