@@ -56,8 +56,9 @@ docs: .venv-docs/ready
 	@touch .venv-docs/ready
 
 # The lock file is complete; --no-deps keeps pip from choosing other versions. pip works on one core,
-# so that two of them install half of the packages each, and pip itself when neither runs. compileall works on all cores; it leaves out
-# what Segue does not import, a third of all, and files for other Python versions may fail.
+# so that two of them install half of the packages each, and pip itself when neither runs.
+# compileall works on all cores; it leaves out what Segue does not import, a third of all, and files
+# for other Python versions may fail.
 .venv/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
 	"Segue needs Python 3.11, 3.12 or 3.13; %s is %d.%d. Choose one: make PYTHON=python3.12 ..." % (sys.executable, *v))'
