@@ -1,26 +1,65 @@
 """Start and watch runs through Prefect's API, as its UI does."""
 
+import asyncio
 import time
 import uuid
 from typing import Any
 
 import httpx
+from typing_extensions import override
 
 from config.access.login import basic, prefect_login
 from config.errors import SegueError
 from config.settings import Settings
 from flows.orchestration.names import deployment_name
 
-# On SQLite, Prefect's server responds 503 to a write that conflicts with another, which is retried.
-BUSY = 503
-BUSY_TRIES = 20
-BUSY_PAUSE = 0.3  # seconds
+# On SQLite, Prefect's server responds 503 to a write that conflicts with another, and writes
+# nothing.
+_BUSY = 503
+_BUSY_TRIES = 60
+_BUSY_PAUSE = 0.3  # seconds
 
 _RUNNING = ["PENDING", "RUNNING", "CANCELLING"]
 _ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 _LOST = (
     "Segue was stopped during this run. Its enrollments continue; to enter others, run it again."
 )
+
+
+class PatientClient(httpx.Client):
+    """Sends a request again while Prefect is busy. busy_pause: seconds."""
+
+    def __init__(self, *, busy_pause: float = _BUSY_PAUSE, **options: Any) -> None:
+        super().__init__(**options)
+        self._busy_pause = busy_pause
+
+    @override
+    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        answer = super().send(request, **options)
+        for _ in range(_BUSY_TRIES):
+            if answer.status_code != _BUSY:
+                break
+            time.sleep(self._busy_pause)
+            answer = super().send(request, **options)
+        return answer
+
+
+class AsyncPatientClient(httpx.AsyncClient):
+    """Sends a request again while Prefect is busy. busy_pause: seconds."""
+
+    def __init__(self, *, busy_pause: float = _BUSY_PAUSE, **options: Any) -> None:
+        super().__init__(**options)
+        self._busy_pause = busy_pause
+
+    @override
+    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        answer = await super().send(request, **options)
+        for _ in range(_BUSY_TRIES):
+            if answer.status_code != _BUSY:
+                break
+            await asyncio.sleep(self._busy_pause)
+            answer = await super().send(request, **options)
+        return answer
 
 
 class PrefectAPI:
@@ -33,7 +72,7 @@ class PrefectAPI:
     def __init__(self, settings: Settings) -> None:
         self._ui = settings.prefect_url
         login = prefect_login(settings)
-        self._http = httpx.Client(
+        self._http = PatientClient(
             base_url=f"{settings.prefect_url}/api",
             timeout=30,
             trust_env=False,
@@ -79,11 +118,7 @@ class PrefectAPI:
         return f"{self._ui}/v2/runs/flow-run/{run_id}"
 
     def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        for _ in range(BUSY_TRIES):
-            response = self._http.request(method, path, json=body)
-            if response.status_code != BUSY:
-                break
-            time.sleep(BUSY_PAUSE)
+        response = self._http.request(method, path, json=body)
         if not response.is_success:
             raise SegueError(f"Prefect responds {response.status_code}: {response.text[:500]}")
         return response.json()
@@ -115,6 +150,6 @@ def client_options(settings: Settings, within: float) -> dict[str, Any]:
     }
 
 
-def async_client(settings: Settings, within: float) -> httpx.AsyncClient:
+def async_client(settings: Settings, within: float) -> AsyncPatientClient:
     """A client with these options."""
-    return httpx.AsyncClient(**client_options(settings, within))
+    return AsyncPatientClient(**client_options(settings, within))

@@ -112,7 +112,8 @@ class Reporter:
             now, ours, others_wait = await asyncio.to_thread(self._due, ours)
             async with asyncio.timeout(within):
                 found = [await self._event(http, *one, now) for one in ours.items()]
-                if events := [one for one in found if one is not None]:
+                events = [one for one in found if one is not None]
+                if events:
                     (await http.post("/events", json=events)).raise_for_status()
         except Exception as error:
             await self._store(ours)
@@ -124,7 +125,7 @@ class Reporter:
             return False
         if others_wait:
             self._arrived.set()
-        if self._failing:
+        if self._failing and events:
             log.info("reporting to Prefect works again")
             self._failing = False
         return True

@@ -1,7 +1,6 @@
 """Start, schedule and list runs through Prefect's API, for pages that act for a marketer."""
 
 import re
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ import httpx
 from config.clock.times import Instant, format_instant, parse_instant
 from config.errors import SegueError
 from config.settings import Settings
-from flows.orchestration.api.prefect_api import BUSY, BUSY_PAUSE, BUSY_TRIES, client_options
+from flows.orchestration.api.prefect_api import PatientClient, client_options
 from flows.orchestration.names import OWN_SCHEDULE, SIMULATION, deployment_name
 
 _WITHIN = 10.0  # seconds
@@ -145,7 +144,7 @@ class PrefectRuns:
     @contextmanager
     def _server(self) -> Iterator["_Server"]:
         options = client_options(self._settings, _WITHIN)
-        with httpx.Client(**options) as client:
+        with PatientClient(**options) as client:
             yield _Server(client)
 
 
@@ -168,20 +167,13 @@ class _Server:
         return self._read(self._send(method, path, body))
 
     def _send(self, method: str, path: str, body: Any) -> httpx.Response:
-        """Send a request. While Prefect is busy, as on SQLite, it is repeated."""
         try:
-            answer = self._client.request(method, path, json=body)
-            for _ in range(BUSY_TRIES):
-                if answer.status_code != BUSY:
-                    break
-                time.sleep(BUSY_PAUSE)
-                answer = self._client.request(method, path, json=body)
+            return self._client.request(method, path, json=body)
         except httpx.HTTPError as error:
             raise SegueError(
                 f"Prefect does not respond at {self._client.base_url}: {type(error).__name__}; "
                 "start its server, or set PREFECT_API_URL"
             ) from error
-        return answer
 
     def _read(self, answer: httpx.Response) -> Any:
         if not answer.is_success:

@@ -32,6 +32,7 @@ from flows.launch import MOST_PEOPLE
 from flows.local.sandbox_api import SandboxAPI
 from flows.local.stack import Stack, environment, free_ports
 from flows.orchestration.api.form_updates import FormUpdates
+from flows.orchestration.api.prefect_api import AsyncPatientClient, PatientClient
 from flows.orchestration.api.prefect_events import EVENT, Reporter
 from flows.orchestration.api.prefect_runs import PrefectRuns
 from flows.orchestration.deployments import deploy
@@ -58,23 +59,10 @@ Row = dict[str, Any]
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("prefect")]
 
 
-class RepeatsWhileBusy(httpx.HTTPTransport):
-    """Repeats a request while Prefect answers 503, as on SQLite for writes that conflict."""
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        gives_up = time.monotonic() + PATIENCE
-        while True:
-            answer = super().handle_request(request)
-            if answer.status_code != 503 or time.monotonic() > gives_up:
-                return answer
-            answer.close()
-            time.sleep(0.2)
-
-
 @pytest.fixture(scope="package")
-def api(stack: Stack) -> Iterator[httpx.Client]:
+def api(stack: Stack) -> Iterator[PatientClient]:
     url = f"{stack.settings.prefect_url}/api"
-    with httpx.Client(base_url=url, transport=RepeatsWhileBusy(), timeout=PATIENCE) as client:
+    with PatientClient(base_url=url, timeout=PATIENCE) as client:
         yield client
 
 
@@ -87,7 +75,7 @@ def run(stack: Stack, name: str, /, **parameters: Any) -> tuple[str, Row]:
     return run_id, state
 
 
-def rows(api: httpx.Client, what: str, run_id: str) -> list[Row]:
+def rows(api: PatientClient, what: str, run_id: str) -> list[Row]:
     """What Prefect knows of a run: its task_runs, artifacts ...
 
     It writes down the states of tasks a little after their flow has ended.
@@ -106,7 +94,7 @@ def summary_of(segue: Segue, launch_id: str) -> Summary:
         return summarise(tx, "win-back", launch_id)
 
 
-def test_a_marketer_launches_a_journey(segue: Segue, stack: Stack, api: httpx.Client) -> None:
+def test_a_marketer_launches_a_journey(segue: Segue, stack: Stack, api: PatientClient) -> None:
     run_id, state = run(stack, "win-back", audience="lapsed", limit=30)
     assert state["type"] == "COMPLETED", state["message"]
     assert state["name"] == "Completed", "the deployment's page lists only Prefect's own names"
@@ -167,7 +155,7 @@ def test_a_marketer_launches_a_journey(segue: Segue, stack: Stack, api: httpx.Cl
 
 
 def test_a_simulation_in_prefect_writes_a_page_and_stores_nothing(
-    segue: Segue, stack: Stack, api: httpx.Client
+    segue: Segue, stack: Stack, api: PatientClient
 ) -> None:
     with segue.db.transaction(write=False) as tx:
         before = tx.conn.scalar(select(func.count()).select_from(enrollments))
@@ -182,12 +170,12 @@ def test_a_simulation_in_prefect_writes_a_page_and_stores_nothing(
         assert tx.conn.scalar(select(func.count()).select_from(enrollments)) == before
 
 
-def test_the_server_takes_updated_forms(segue: Segue, stack: Stack, api: httpx.Client) -> None:
+def test_the_server_takes_updated_forms(segue: Segue, stack: Stack, api: PatientClient) -> None:
     name = f"/deployments/name/{deployment_name('welcome')}"
 
     async def update() -> None:
         url = f"{stack.settings.prefect_url}/api"
-        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as http:
+        async with AsyncPatientClient(base_url=url, timeout=PATIENCE) as http:
             await FormUpdates(segue).update(http)
 
     pause(segue.db, "welcome")
@@ -261,7 +249,7 @@ def test_an_invalid_parameter_is_refused_with_a_reason(
     assert words in str(refused.value)
 
 
-def test_a_run_without_parameter_validation_enters_nobody(stack: Stack, api: httpx.Client) -> None:
+def test_a_run_without_parameter_validation_enters_nobody(stack: Stack, api: PatientClient) -> None:
     """The API lets a caller leave the check out; then the run ends before its first task."""
     found = api.get(f"/deployments/name/{deployment_name('welcome')}").json()
     asked = {"parameters": {"audiance": "lapsed"}, "enforce_parameter_schema": False}
@@ -289,7 +277,7 @@ def test_the_form_that_holds_a_journey_refuses_more_than_it_asks_for(stack: Stac
         stack.prefect.start(CONTROLS, {"journey": "welcome", "action": "pause", "why": "now"})
 
 
-def test_the_form_explains_every_field(api: httpx.Client) -> None:
+def test_the_form_explains_every_field(api: PatientClient) -> None:
     deployment = api.get(f"/deployments/name/{deployment_name('cart-recovery')}").json()
     fields = deployment["parameter_openapi_schema"]["properties"]
     assert list(fields) == ["audience", "limit", "dry_run"]
@@ -299,7 +287,7 @@ def test_the_form_explains_every_field(api: httpx.Client) -> None:
     assert deployment["description"].startswith("Reminds people of the cart they left")
 
 
-def test_a_journey_is_started_by_its_own_schedule(stack: Stack, api: httpx.Client) -> None:
+def test_a_journey_is_started_by_its_own_schedule(stack: Stack, api: PatientClient) -> None:
     deployment = api.get(f"/deployments/name/{deployment_name('win-back')}").json()
     [schedule] = deployment["schedules"]
     assert schedule["schedule"]["cron"] == "0 8 * * mon"
@@ -376,7 +364,7 @@ class FlowCalls(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def flow_calls(segue: Segue, stack: Stack, approval_policy: Path, api: httpx.Client) -> FlowCalls:
+def flow_calls(segue: Segue, stack: Stack, approval_policy: Path, api: PatientClient) -> FlowCalls:
     def stored() -> list[int]:
         with segue.db.transaction(write=False) as tx:
             return [
@@ -405,7 +393,7 @@ def flow_calls(segue: Segue, stack: Stack, approval_policy: Path, api: httpx.Cli
     return FlowCalls(runs, before, stored())
 
 
-def test_a_dry_run_in_prefect_stores_nothing(flow_calls: FlowCalls, api: httpx.Client) -> None:
+def test_a_dry_run_in_prefect_stores_nothing(flow_calls: FlowCalls, api: PatientClient) -> None:
     found = flow_calls.runs["dry run"]
     told = "Dry run: nothing was sent or stored. Would be: 400 entered; "
     assert found["state"]["message"].startswith(told)
@@ -421,7 +409,7 @@ def test_a_dry_run_wants_an_audience(flow_calls: FlowCalls) -> None:
 
 
 def test_a_step_that_fails_is_tried_again_and_then_named(
-    flow_calls: FlowCalls, api: httpx.Client
+    flow_calls: FlowCalls, api: PatientClient
 ) -> None:
     found = flow_calls.runs["broken"]
     assert found["state"]["message"] == (
@@ -442,7 +430,7 @@ def test_a_run_of_a_paused_journey_reports_it(segue: Segue, flow_calls: FlowCall
 
 
 def test_the_form_that_holds_a_journey_lists_what_there_is(
-    segue: Segue, stack: Stack, api: httpx.Client
+    segue: Segue, stack: Stack, api: PatientClient
 ) -> None:
     form = api.get(f"/deployments/name/{deployment_name(CONTROLS)}").json()
     fields = form["parameter_openapi_schema"]["properties"]
@@ -455,7 +443,7 @@ def test_the_form_that_holds_a_journey_lists_what_there_is(
 
 
 def test_a_launch_for_many_waits_until_a_marketer_approves_it(
-    segue: Segue, stack: Stack, api: httpx.Client
+    segue: Segue, stack: Stack, api: PatientClient
 ) -> None:
     waiting_id, state = run(stack, "welcome", audience="everyone", limit=360)
     waits = "Waiting for approval: 360 people"
@@ -503,7 +491,7 @@ def test_a_launch_is_rejected_for_good(segue: Segue, flow_calls: FlowCalls) -> N
 
 
 def test_live_counts_are_reported_and_trigger_automations(
-    segue: Segue, stack: Stack, api: httpx.Client
+    segue: Segue, stack: Stack, api: PatientClient
 ) -> None:
     """The automation of docs/marketer/prefect.md: bounces over 5 % pause a journey.
 
@@ -634,7 +622,9 @@ def test_a_work_pool_has_to_be_there(stack: Stack) -> None:
         deploy("nowhere")
 
 
-def test_deploying_again_keeps_what_people_chose_in_the_ui(stack: Stack, api: httpx.Client) -> None:
+def test_deploying_again_keeps_what_people_chose_in_the_ui(
+    stack: Stack, api: PatientClient
+) -> None:
     """The last test: from here on the journeys belong to the work pool."""
     path = f"/deployments/name/{deployment_name('win-back')}"
     deployment = api.get(path).json()

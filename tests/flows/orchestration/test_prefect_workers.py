@@ -24,6 +24,7 @@ from config.clock.times import MINUTE
 from config.settings import Settings
 from flows.app import Segue, open_segue
 from flows.local.stack import Stack, environment, on_free_ports
+from flows.orchestration.api.prefect_api import PatientClient
 from flows.orchestration.deployments import deploy
 from journeys.engine.entry import audience_after
 from journeys.enrollments import enrollments
@@ -87,7 +88,7 @@ class Prefect:
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
-        self._http = httpx.Client(
+        self._http = PatientClient(
             base_url=f"{stack.settings.prefect_url}/api", trust_env=False, timeout=PATIENCE
         )
 

@@ -47,7 +47,7 @@ class Server:
     def list(self, _request: httpx.Request) -> httpx.Response:
         self.asked += 1
         if not self.is_well:
-            return httpx.Response(503)
+            return httpx.Response(500)
         return httpx.Response(200, json=[self.letters])
 
     def change(self, request: httpx.Request) -> httpx.Response:

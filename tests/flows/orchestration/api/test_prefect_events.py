@@ -225,7 +225,7 @@ def test_unsent_counts_are_reported_later(
     db: Database, prefect: respx.Router, teller: Reporter, caplog: pytest.LogCaptureFixture
 ) -> None:
     gone = httpx.ConnectError("refused")
-    prefect["events"].side_effect = [gone, httpx.Response(503), httpx.Response(204)]
+    prefect["events"].side_effect = [gone, httpx.Response(500), httpx.Response(204)]
 
     async def scenario() -> None:
         teller.note(NOTHING, {"cart": 1}, Tally())
