@@ -172,6 +172,12 @@ class Settings(BaseSettings):
         description="Calls a second that a process accepts with public keys from one address; ten "
         "seconds' worth at once.",
     )
+    profile_rate: int = Field(
+        default=500,
+        ge=1,
+        description="Profiles a second that a process lets one server key read; ten seconds' worth "
+        "at once.",
+    )
     hook_secret: SigningKey = Field(
         default=SecretStr("hook-secret-for-the-sandbox-only"),
         description="Signs the calls that start journeys. Real providers require your own.",

@@ -1,7 +1,7 @@
 """The receiver: the HTTP application that every worker serves.
 
 Each module of this package defines `router(receiver)`. Only the paths of these routers exist. POST
-to those in `_PLAIN` does not go through FastAPI (flows/http/ingest/plain.py).
+to those in `_PLAIN`, and GET of profiles, do not go through FastAPI (flows/http/ingest/plain.py).
 """
 
 import logging
@@ -11,14 +11,14 @@ from fastapi import FastAPI
 
 from channels.providers.registry import refuse_unmet_needs
 from flows.app import Segue
-from flows.http import errors, health, metrics, reference
+from flows.http import errors, health, metrics, profile_api, reference
 from flows.http.context import Receiver
 from flows.http.hooks import journey_start, providers
 from flows.http.ingest import client_settings, consent, segment
 from flows.http.ingest.cors import Cors
 from flows.http.ingest.key_cache import KeyCache
 from flows.http.ingest.keys import Authentication
-from flows.http.ingest.plain import PlainPosts, endpoints_of
+from flows.http.ingest.plain import PlainPaths, endpoints_of
 from flows.http.limits.guessing import Guesses
 from flows.http.pages import pages
 
@@ -33,7 +33,7 @@ def create_app(
     refuse_unmet_needs(segue.settings)
     app = FastAPI(
         title="Segue",
-        description="Receives events, statements of consent and provider webhooks.",
+        description="Receives events, statements of consent and provider webhooks; shows profiles.",
         version="1",
         redirect_slashes=False,  # a redirect would go to the host that the Host header names
         openapi_url=None,  # reference.py serves the description and its page
@@ -47,11 +47,12 @@ def create_app(
     receiver = Receiver(segue, arrived=arrived, guesses=guesses or Guesses(), keys=keys)
     auth = Authentication(receiver)
     plain = [module.router(receiver, auth) for module in _PLAIN]
-    app.add_middleware(PlainPosts, endpoints=endpoints_of(plain))
+    profiles = profile_api.router(receiver, auth)
+    app.add_middleware(PlainPaths, posts=endpoints_of(plain), gets=endpoints_of([profiles]))
     errors.install(app)
     app.add_middleware(Cors, keys=keys)
     others = [module.router(receiver) for module in _OTHERS]
-    for router in [*plain, client_settings.router(receiver, auth), *others]:
+    for router in [*plain, profiles, client_settings.router(receiver, auth), *others]:
         app.router.routes.extend(router.routes)  # include_router would build each route again
     return app
 

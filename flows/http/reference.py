@@ -39,6 +39,11 @@ _SECTIONS = (
         "Consent",
         "A yes or a no with its wording and evidence. Sign in with a server key.",
     ),
+    _Section(
+        "profiles",
+        "Profiles",
+        "What is known of a customer, for systems that face them. Sign in with a server key.",
+    ),
     _Section("journeys", "Journeys", "Start a journey for named customers. Each call is signed."),
     _Section(
         "providers",
@@ -130,13 +135,13 @@ def _operation(url: str, path: str, method: str, operation: Mapping[str, Any]) -
         "method": method.upper(),
         "summary": operation.get("summary", ""),
         "paragraphs": [one for one in operation.get("description", "").split("\n\n") if one],
-        "headers": [
+        "parameters": [
             {"name": one["name"], "about": one.get("description", "")}
             for one in operation.get("parameters", [])
-            if one["in"] == "header"
+            if one["in"] in ("header", "query")
         ],
         # A signed call has an example in the text on how to sign in.
-        "curl": _curl(url + path, example) if example and operation.get("security") else None,
+        "curl": _curl(url + path, operation, example) if operation.get("security") else None,
         "example": printed,
         "responses": [
             {"status": status, "about": one.get("description", "")}
@@ -145,7 +150,18 @@ def _operation(url: str, path: str, method: str, operation: Mapping[str, Any]) -
     }
 
 
-def _curl(url: str, example: Any) -> str:
-    """The call with curl, for a shell in which the variable of the key is set."""
-    body = shlex.quote(orjson.dumps(example).decode())
-    return f'curl {shlex.quote(url)} -u "{_KEY}:" \\\n  -d {body}'
+def _curl(url: str, operation: Mapping[str, Any], example: Any) -> str:
+    """The call with curl, for a shell in which the variable of the key is set.
+
+    example: the body; None: the call has none, and its parameters have examples.
+    """
+    shown = [one for one in operation.get("parameters", []) if "example" in one]
+    for one in shown:
+        url = url.replace(f"{{{one['name']}}}", str(one["example"]))
+    query = "&".join(f"{o['name']}={','.join(o['example'])}" for o in shown if o["in"] == "query")
+    asked = f'curl {shlex.quote(f"{url}?{query}" if query else url)} -u "{_KEY}:"'
+    return (
+        asked
+        if example is None
+        else f"{asked} \\\n  -d {shlex.quote(orjson.dumps(example).decode())}"
+    )

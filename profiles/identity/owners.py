@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Integer, bindparam, column, func, select
+from sqlalchemy import Integer, Text, bindparam, column, func, select
 
 from config.database.arrays import any_of, rows_of
 from config.database.buckets import in_buckets
@@ -20,6 +20,14 @@ _HOLDERS = select(
     *(_i.kind, _i.value, _i.profile_id, is_retired().label("retired")),
     *(_i.unverified_from.is_not(None).label("unverified"), select(CLOCK).scalar_subquery()),
 ).where(any_of(_i.kind, "kinds"), any_of(_i.value, "values"), in_buckets(_i.bucket))
+_HOLDER = select(
+    *(_i.profile_id, is_retired(), _i.unverified_from.is_not(None)),
+    select(CLOCK).scalar_subquery(),
+).where(
+    _i.kind == bindparam("kind", type_=Text),
+    _i.value == bindparam("value", type_=Text),
+    in_buckets(_i.bucket),
+)
 _NAMED = rows_of("named", column("number", Integer), _i.kind, _i.value, _i.bucket)
 _settled = (
     select(_NAMED.c.number, _i.kind, _i.value, _i.profile_id)
@@ -90,6 +98,16 @@ def holders_of(tx: Tx, keys: Collection[Key]) -> dict[Key, Holder]:
         if key in named:
             found[key] = Holder(profile_id, retired, unverified)
     return found
+
+
+def holder_of(tx: Tx, key: Key) -> Holder | None:
+    """The profile that has or had an identifier; None if there is none. One statement."""
+    kind, value = key
+    given = {"kind": kind, "value": value, "buckets": [identifier_bucket(kind, value)]}
+    for *holder, clock in tx.rows(_HOLDER, given):
+        tx.set_clock(clock)
+        return Holder(*holder)
+    return None
 
 
 def users_of(tx: Tx, profile_ids: Collection[int]) -> dict[int, set[str]]:

@@ -236,6 +236,17 @@ def possible_keys(text: str) -> list[Key]:
     return found
 
 
+def read_key(kind: IdentifierKind, text: str, country: str | None = None) -> Key:
+    """The identifier of a kind that a text means, in normal form, for a lookup.
+
+    country: ISO alpha-2, for a phone number without its country code. Raises ValueError with the
+    reason.
+    """
+    if kind == "phone":
+        return kind, normalise_phone(text, country).value
+    return kind, _READERS[kind](text)
+
+
 # Lookups accept odd dots in addresses; whether such an address can be stored is decided elsewhere.
 _READERS: Mapping[IdentifierKind, Callable[[str], str]] = {
     "user_id": normalise_id,

@@ -1,8 +1,8 @@
 """Serve the paths of clients as plain ASGI functions, ahead of FastAPI.
 
-FastAPI describes these paths (`/openapi.json`) and answers other methods. A POST to one of them
-goes straight to the same function, without matching routes, solving dependencies and opening exit
-stacks, which take as long as the rest of such a request.
+FastAPI describes these paths (`/openapi.json`) and answers other methods. A POST to one of them, or
+a GET of one, goes straight to the same function, without matching routes, solving dependencies and
+opening exit stacks, which take as long as the rest of such a request.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -16,21 +16,24 @@ from flows.http.errors import Refusal, refused
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-class PlainPosts:
-    """Middleware that serves POST on some paths itself.
+class PlainPaths:
+    """Middleware that serves some paths itself.
 
     Parameters
     ----------
-    endpoints: by path. They take only a Starlette request, and may raise Refusal.
+    posts: what serves POST, by path. gets: what serves GET, by the beginning of the path. They take
+        only a Starlette request, and may raise Refusal.
     """
 
-    def __init__(self, app: ASGIApp, endpoints: Mapping[str, Endpoint]) -> None:
+    def __init__(
+        self, app: ASGIApp, posts: Mapping[str, Endpoint], gets: Mapping[str, Endpoint]
+    ) -> None:
         self._app = app
-        self._endpoints = endpoints
+        self._posts = posts
+        self._gets = gets
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        plain = scope["type"] == "http" and scope["method"] == "POST"
-        endpoint = self._endpoints.get(scope["path"]) if plain else None
+        endpoint = self._endpoint(scope) if scope["type"] == "http" else None
         if endpoint is None:
             await self._app(scope, receive, send)
             return
@@ -40,11 +43,21 @@ class PlainPosts:
             response = refused(refusal)
         await response(scope, receive, send)
 
+    def _endpoint(self, scope: Scope) -> Endpoint | None:
+        path: str = scope["path"]
+        if scope["method"] == "POST":
+            return self._posts.get(path)
+        if scope["method"] == "GET":
+            for beginning, endpoint in self._gets.items():
+                if path.startswith(beginning):
+                    return endpoint
+        return None
+
 
 def endpoints_of(routers: Iterable[APIRouter]) -> dict[str, Endpoint]:
-    """The functions of these routers' paths, which all take POST."""
+    """The functions of these routers' paths, by path, without a parameter at its end."""
     return {
-        route.path: route.endpoint
+        route.path.partition("{")[0]: route.endpoint
         for router in routers
         for route in router.routes
         if isinstance(route, APIRoute)

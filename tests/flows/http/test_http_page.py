@@ -12,7 +12,8 @@ from pydantic import SecretStr
 from config.access.signatures import sign
 from config.settings import ROOT
 from journeys.dsl import Email, Send
-from tests.support.http.receiving import names, receiving
+from journeys.library.segments import segments
+from tests.support.http.receiving import WRITE_KEY, names, receiving
 from tests.support.patience import PATIENCE
 from tests.support.shop import House, described
 
@@ -55,6 +56,27 @@ def test_the_lines_that_start_a_journey(sqlite_house: House) -> None:
             check=True,
         )
     assert json.loads(run.stdout) == json.loads(block("json", '"entered": 1'))
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="apt-get install curl")
+def test_the_lines_that_read_a_profile(sqlite_house: House) -> None:
+    house = sqlite_house
+    house.open(segments={one.name: one for one in segments})
+    stated = {"first_name": "Ann", "plan": "gold"}
+    ann = house.customer(
+        "ann", attributes=stated, country="GB", language="en", timezone=None, consent={}
+    )
+    house.did(ann, "order_completed", order_id="7731", total=129.9)
+    with receiving(house.segue) as receiver:
+        run = subprocess.run(
+            ["bash", "-c", block("sh", "/v1/profiles/").replace(HOST, receiver.url)],
+            env={"PATH": "/usr/bin:/bin", "SEGUE_WRITE_KEY": WRITE_KEY},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=True,
+        )
+    assert json.loads(run.stdout) == json.loads(block("json", '"new-customers"'))
 
 
 def test_the_lines_that_sign() -> None:
