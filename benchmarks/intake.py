@@ -124,7 +124,7 @@ async def _post_all(ports: list[int], requests: Iterator[bytes]) -> None:
 
     async def post_some() -> None:
         for request in requests:
-            _, status = await shop.post(request)
+            _, status = await shop.send(request)
             assert status == 200, f"the receiver answers {status}"
 
     await asyncio.gather(*(post_some() for _ in range(_CONNECTIONS)))

@@ -204,7 +204,7 @@ def post_events(ports: Sequence[int], people: Sequence[int], rate: float) -> dic
         left: dict[int, float] = {}
 
         async def leave(number: int) -> None:
-            left[number], status = await shop.post(event_of(number))
+            left[number], status = await shop.send(event_of(number))
             assert status == 200, f"the receiver responds {status}"
 
         loop, due = asyncio.get_running_loop(), time.monotonic()

@@ -22,6 +22,8 @@ FIGURES = {
     "launch-postgresql": {"profiles", "per_second", "ratio_to_bulk_insert"},
     "live-sqlite": {"p50_ms_at_5", "p99_ms_at_50", "cpu_ratio_to_bare_loop"},
     "intake": {"events", "sqlite_per_second", "postgresql_per_second"},
+    "profile-reads": {"p99_ms", "p99_ratio_to_bare_read"},
+    "profile-reads-sqlite": {"p99_ms", "p99_ratio_to_bare_read"},
     "memory": {"ratio_of_many_to_few"},
     "size": {"p50_ratio_of_many_to_few", "report_seconds", "import_memory_ratio_of_many_to_few"},
 }

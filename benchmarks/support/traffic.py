@@ -1,4 +1,4 @@
-"""A fast client that posts prepared requests over persistent connections."""
+"""A fast client that sends prepared requests over persistent connections."""
 
 import asyncio
 import time
@@ -14,8 +14,14 @@ _FRESH = 3.0  # seconds
 _KEY = b64encode(Settings().write_key.get_secret_value().encode() + b":")
 
 
+def read_of(path: str) -> bytes:
+    """A complete GET request with the write key."""
+    head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic {_KEY.decode()}\r\n\r\n"
+    return head.encode()
+
+
 def request_of(path: str, value: Any) -> bytes:
-    """A complete HTTP request with the write key."""
+    """A complete POST request with the write key."""
     body = orjson.dumps(value)
     head = (
         f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -25,15 +31,15 @@ def request_of(path: str, value: Any) -> bytes:
 
 
 class Shop:
-    """Posts to the receivers in turn, with one connection per concurrent request."""
+    """Sends to the receivers in turn, with one connection per concurrent request."""
 
     def __init__(self, ports: Sequence[int]) -> None:
         self._ports = ports
         self._idle: dict[int, list[_Connection]] = {port: [] for port in ports}
         self._turn = 0
 
-    async def post(self, request: bytes) -> tuple[float, int]:
-        """Post a request. Returns when its first byte left (monotonic clock), and the status."""
+    async def send(self, request: bytes) -> tuple[float, int]:
+        """Send a request. Returns when its first byte left (monotonic clock), and the status."""
         port = self._ports[self._turn % len(self._ports)]
         self._turn += 1
         idle = self._idle[port]

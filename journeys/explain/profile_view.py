@@ -15,7 +15,7 @@ from sqlalchemy import BigInteger, ColumnElement, Select, and_, bindparam, func,
 from config.clock.times import Instant, format_instant
 from config.database.aggregates import rows_as_json
 from config.database.arrays import STATEMENTS
-from config.database.buckets import in_buckets
+from config.database.buckets import in_one_bucket
 from config.database.engine import Tx
 from journeys.definition.catalog import Catalog
 from journeys.definition.segment import Segment
@@ -71,7 +71,7 @@ class ProfileViews:
                 return Unverified()
             given = {
                 "profile": holder.profile_id,
-                "buckets": [bucket_of(holder.profile_id)],
+                "bucket": bucket_of(holder.profile_id),
                 "now": tx.now,
                 "most": most_events,
             }
@@ -126,12 +126,12 @@ def _reading(fields: tuple[ProfileField, ...], segments: _Segments, sqlite: bool
     chosen = and_(
         preferences.c.profile_id == profiles.c.id,
         preferences.c.bucket == profiles.c.bucket,
-        in_buckets(preferences.c.bucket),
+        in_one_bucket(preferences.c.bucket),
     )
     statement = (
         select(*named)
         .join_from(profiles, preferences, chosen, isouter=True)
-        .where(profiles.c.id == _PROFILE, in_buckets(profiles.c.bucket))
+        .where(profiles.c.id == _PROFILE, in_one_bucket(profiles.c.bucket))
     )
     return _Reading(statement, parts)
 
@@ -155,7 +155,7 @@ def _attributes(_segments: _Segments, _sqlite: bool) -> _Part:
 
 
 def _segments(segments: _Segments, sqlite: bool) -> _Part:
-    scope = Scope(sqlite=sqlite, profile_id=_PROFILE)
+    scope = Scope(sqlite=sqlite, profile_id=_PROFILE, alone=True)
     names = [one.name for one in segments.all]
     columns = [condition_holds(one.condition, scope) for one in segments.all]
     return _Part(columns, lambda row: sorted(compress(names, row)))
@@ -164,7 +164,7 @@ def _segments(segments: _Segments, sqlite: bool) -> _Part:
 def _consents(_segments: _Segments, _sqlite: bool) -> _Part:
     c = consents.c
     rows = select(rows_as_json(c.channel, c.topic, c.granted, c.changed_at))
-    found = rows.where(c.profile_id == _PROFILE, in_buckets(c.bucket)).scalar_subquery()
+    found = rows.where(c.profile_id == _PROFILE, in_one_bucket(c.bucket)).scalar_subquery()
 
     def read(row: Sequence[Any]) -> list[dict[str, Any]]:
         return [
@@ -185,7 +185,7 @@ def _journeys(_segments: _Segments, _sqlite: bool) -> _Part:
     rows = select(
         rows_as_json(e.entered_at, e.id, e.journey, e.step, e.entry_key, e.arrived_at, e.due_at)
     )
-    found = rows.where(e.profile_id == _PROFILE, in_buckets(e.bucket), e.ended_at.is_(None))
+    found = rows.where(e.profile_id == _PROFILE, in_one_bucket(e.bucket), e.ended_at.is_(None))
 
     def read(row: Sequence[Any]) -> list[dict[str, Any]]:
         return [
@@ -207,7 +207,7 @@ def _events(_segments: _Segments, sqlite: bool) -> _Part:
     e = events.c
     last = (
         select(e.occurred_at, e.id, e.name, e.properties)
-        .where(e.profile_id == _PROFILE, in_buckets(e.bucket), e.name != PROFILE_CHANGED)
+        .where(e.profile_id == _PROFILE, in_one_bucket(e.bucket), e.name != PROFILE_CHANGED)
         .order_by(e.occurred_at.desc(), e.id.desc())
         .limit(_MOST)
         .subquery()

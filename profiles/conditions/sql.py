@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.types import BigInteger, Text
 
 from config.database.arrays import one_of
-from config.database.buckets import in_buckets
+from config.database.buckets import in_buckets, in_one_bucket
 from profiles.attributes.companies import GROUP_ID
 from profiles.conditions.json_path import Place, anywhere, parse_path
 from profiles.conditions.language import (
@@ -72,6 +72,7 @@ class Scope:
     context: the properties of the entry (a JSON column), for `did(..., same=...)`.
     everybody: the enclosing statement selects among all rows of `profiles`, and the scope has no
         more than their ids. Then `did` counts all events once, and not those of each profile.
+    alone: the enclosing statement is about one profile, and its parameter `bucket` is the bucket.
     """
 
     sqlite: bool
@@ -83,6 +84,7 @@ class Scope:
     once: frozenset[str] = frozenset()
     context: ColumnElement[Any] | None = None
     everybody: bool = False
+    alone: bool = False
 
     def in_bucket(self, table: FromClause) -> ColumnElement[bool]:
         """The condition on a row of another table that it is in the profile's bucket.
@@ -91,6 +93,8 @@ class Scope:
         joins tables only by the column that they are distributed by. For everybody there is no
         list: PostgreSQL would search an index for each of 256 buckets.
         """
+        if self.alone:
+            return in_one_bucket(table.c.bucket)
         known = true() if self.everybody else in_buckets(table.c.bucket)
         if not isinstance(self.profile_id, Column):
             return known
@@ -182,7 +186,8 @@ def _trait_holds(test: Test, scope: Scope) -> ColumnElement[bool]:
         if test.name in _CHOSEN_COLUMNS:
             own = preferences.alias("what_they_chose")
             theirs = and_(own.c.profile_id == who.c.id, own.c.bucket == who.c.bucket)
-            source = who.outerjoin(own, and_(theirs, in_buckets(own.c.bucket)))
+            known = in_one_bucket if scope.alone else in_buckets
+            source = who.outerjoin(own, and_(theirs, known(own.c.bucket)))
             text = func.coalesce(own.c[test.name], text)
         matches = _value_holds(
             test, lambda value: text if isinstance(value, str) else null(), text.is_not(None), scope

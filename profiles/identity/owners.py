@@ -6,7 +6,7 @@ from typing import NamedTuple
 from sqlalchemy import Integer, Text, bindparam, column, func, select
 
 from config.database.arrays import any_of, rows_of
-from config.database.buckets import in_buckets
+from config.database.buckets import in_buckets, in_one_bucket
 from config.database.engine import CLOCK, Tx
 from config.errors import SegueError
 from profiles.bucketing import bucket_sql, identifier_bucket, identifier_buckets
@@ -26,7 +26,7 @@ _HOLDER = select(
 ).where(
     _i.kind == bindparam("kind", type_=Text),
     _i.value == bindparam("value", type_=Text),
-    in_buckets(_i.bucket),
+    in_one_bucket(_i.bucket),
 )
 _NAMED = rows_of("named", column("number", Integer), _i.kind, _i.value, _i.bucket)
 _settled = (
@@ -103,7 +103,7 @@ def holders_of(tx: Tx, keys: Collection[Key]) -> dict[Key, Holder]:
 def holder_of(tx: Tx, key: Key) -> Holder | None:
     """The profile that has or had an identifier; None if there is none. One statement."""
     kind, value = key
-    given = {"kind": kind, "value": value, "buckets": [identifier_bucket(kind, value)]}
+    given = {"kind": kind, "value": value, "bucket": identifier_bucket(kind, value)}
     for *holder, clock in tx.rows(_HOLDER, given):
         tx.set_clock(clock)
         return Holder(*holder)
