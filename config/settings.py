@@ -356,6 +356,11 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.data_dir / 'segue.db'}"
 
     @property
+    def definitions(self) -> Path:
+        """The folder with segments.toml, traits.toml and personas.toml: that of the policy file."""
+        return self.policy_file.parent
+
+    @property
     def sandbox_url(self) -> str:
         return f"http://{self.host}:{self.sandbox_port}"
 

@@ -104,7 +104,7 @@ def open_segue(settings: Settings | None = None) -> Segue:
             "or set SEGUE_PROVIDERS=sandbox"
         )
     policy = load_policy(settings.policy_file)
-    catalog = load_catalog(policy, settings.library)
+    catalog = load_catalog(policy, settings.library, settings.definitions)
     if settings.data_dir.exists():
         tighten_folder(settings.data_dir)
     db = Database(settings.database, now=settings.now, distributed=settings.distributed)

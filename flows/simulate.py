@@ -108,7 +108,7 @@ def reading(settings: Settings) -> Iterator[Tx]:
 def open_shop(settings: Settings, tx: Tx, policy_file: Path | None = None) -> SimulatedShop:
     """The library, the policy and the stored versions; registers nothing. Raises SegueError."""
     policy = load_policy(policy_file or settings.policy_file)
-    catalog = load_catalog(policy, settings.library)
+    catalog = load_catalog(policy, settings.library, settings.definitions)
     catalog.catch_up(tx)
     return SimulatedShop(catalog=catalog, policy=policy, settings=settings)
 

@@ -46,6 +46,7 @@ from profiles.conditions.language import (
     everyone,
     group,
     has_address,
+    in_segment,
     prop,
 )
 
@@ -75,6 +76,7 @@ __all__ = [
     "group",
     "has_address",
     "hours",
+    "in_segment",
     "minutes",
     "prop",
     "when",

@@ -125,6 +125,17 @@ class SegmentMember(SQLModel, table=True):
     since: Instant = Field(sa_type=BigInteger)
 
 
+class SegmentCount(SQLModel, table=True):
+    """The number of people in a segment on a day."""
+
+    __tablename__: ClassVar[str] = "segment_count"
+
+    segment: str = Field(primary_key=True)
+    day: str = Field(primary_key=True, description="ISO 8601, in the brand's time zone")
+    people: int = Field(sa_type=BigInteger)
+    counted_at: Instant = Field(sa_type=BigInteger)
+
+
 class Passage(SQLModel, table=True):
     """A log row: one enrollment left one step with one outcome. Reports and graphs read it."""
 
@@ -264,6 +275,7 @@ heartbeats = table_of(Heartbeat)
 bucket_holders = table_of(BucketHolder)
 bucket_leases = table_of(BucketLease)
 segment_members = table_of(SegmentMember)
+segment_counts = table_of(SegmentCount)
 passages = table_of(Passage)
 passage_totals = table_of(PassageTotal)
 message_totals = table_of(MessageTotal)

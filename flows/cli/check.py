@@ -37,7 +37,7 @@ def check() -> None:
     """Check the settings, the policy and every journey with its templates."""
     settings = load_settings()
     policy = load_policy(settings.policy_file)
-    catalog, faults = read_library(policy, settings.library)
+    catalog, faults = read_library(policy, settings.library, settings.definitions)
     warnings = [*_of_settings(settings, policy), *unread_files(settings.library, catalog)]
     if not faults:
         warnings += unknown_names(catalog, policy, _seen(settings), _OWN_EVENTS)

@@ -1,15 +1,25 @@
 """The commands that list what the library has."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from flows.cli.output import AsJson, opened, print_json, show_table
-from journeys.engine.entry import audience_size
+from flows.app import Segue
+from flows.cli.output import AsJson, opened, print_json, say_counts, show_table
+from flows.http.staff.words import masked, masked_name
+from journeys.definition.segment import Segment
+from journeys.engine.entry import audience_after, audience_size
 from journeys.operations.control import held
 from journeys.operations.counts import summarise
+from journeys.operations.segment_counts import latest_counts
+from profiles.conditions.words import in_words
+from profiles.identity.search import summaries
 
 commands = typer.Typer()
+
+# What `segue segments NAME` shows: people, and days of the daily count.
+_PREVIEWED = 10
+_DAYS = 30
 
 
 @commands.command(name="journeys")
@@ -32,9 +42,18 @@ def journeys_command(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 @commands.command(name="segments")
-def segments_command(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the segments with the number of people in each."""
+def segments_command(
+    context: typer.Context,
+    segment: Annotated[
+        str | None, typer.Argument(help="Show one segment: its size, people and days.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the segments with the number of people in each, or show one of them."""
     segue = opened(context)
+    if segment is not None:
+        _show_segment(segue, segue.catalog.segment(segment), as_json=as_json)
+        return
     with segue.db.transaction(write=False) as tx:
         rows = [
             {
@@ -45,6 +64,36 @@ def segments_command(context: typer.Context, as_json: AsJson = False) -> None:
             for one in segue.catalog.segments.values()
         ]
     _show("segments", rows, as_json=as_json)
+
+
+def _show_segment(segue: Segue, segment: Segment, *, as_json: bool) -> None:
+    with segue.db.transaction(write=False) as tx:
+        size = audience_size(tx, segment.condition)
+        people = summaries(tx, audience_after(tx, segment.condition, 0, _PREVIEWED))
+        days = latest_counts(tx, segment.name, _DAYS)
+    some = [
+        {
+            "id": str(one.id),
+            "name": masked_name(one.name),
+            "email": masked(one.email, "email"),
+            "phone": masked(one.phone, "sms"),
+            "country": one.country,
+        }
+        for one in people
+    ]
+    by_day = [one._asdict() for one in days]
+    about = {
+        "segment": segment.name,
+        "description": segment.description,
+        "condition": in_words(segment.condition),
+        "people": size,
+    }
+    if as_json:
+        print_json({**about, "some": some, "days": by_day})
+        return
+    say_counts(about)
+    _show("some", some, as_json=False)
+    _show("days", by_day, as_json=False)
 
 
 def _show(name: str, rows: list[dict[str, Any]], *, as_json: bool) -> None:

@@ -9,7 +9,19 @@ import typer
 from config.errors import SegueError
 from config.settings import Settings
 from flows.cli.output import say
+from journeys.definition import segment_file
 from journeys.definition.catalog import LIBRARY
+
+_SEGMENTS = """# Segments as data; docs/journeys/segments.md shows every form. An example:
+#
+# [german-buyers]
+# description = "Bought within 90 days, and live in Germany"
+# all = [
+#     { event = "order_completed", within = "90d" },
+#     { attribute = "country", is = "DE" },
+# ]
+"""
+
 
 commands = typer.Typer()
 
@@ -39,6 +51,7 @@ segue up                                                          # everything, 
 
 - `policy.toml`: sending hours, frequency caps, topics, consent.
 - `library/`: a folder for each journey, and `segments.py`.
+- `segments.toml`: segments as data.
 - `customers.toml`: what the columns of the file of customers mean.
 - `segue.env`: settings; what is not set has its default.
 """
@@ -69,6 +82,7 @@ def init(
     shutil.copyfile(LIBRARY / "segments.py", library / "segments.py")
     for name, text in (
         ("customers.toml", columns),
+        (segment_file.FILE, _SEGMENTS),
         ("segue.env", _settings(here)),
         ("README.md", _README.format(name=here.name, folder=here)),
     ):

@@ -23,7 +23,7 @@ from journeys.definition.catalog import load_catalog
 
 # Upper case, so that no journey's attribute can have the same name.
 _SETTINGS = load_settings()
-CATALOG = load_catalog(load_policy(_SETTINGS.policy_file), _SETTINGS.library)
+CATALOG = load_catalog(load_policy(_SETTINGS.policy_file), _SETTINGS.library, _SETTINGS.definitions)
 for name in (CONTROLS, APPROVALS, YARDSTICK, SIMULATION):
     if name in CATALOG.current:
         raise SegueError(f"rename the journey {name!r}: Segue has a deployment of that name")

@@ -8,6 +8,9 @@ from config.settings import Settings
 
 log = logging.getLogger(__name__)
 
+# Files with definitions beside the policy.
+_DATA = ("segments.toml",)
+
 _Files = dict[Path, tuple[int, int]]
 
 
@@ -19,7 +22,8 @@ class LibraryChanges:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._library, self._policy = settings.library, settings.policy_file
+        self._library, self._definitions = settings.library, settings.definitions
+        self._policy = settings.policy_file
         self._seen = dict(self._files())
 
     def warn(self) -> None:
@@ -35,7 +39,8 @@ class LibraryChanges:
             )
 
     def _files(self) -> Iterator[tuple[Path, tuple[int, int]]]:
-        found = [self._policy, *self._library.glob("*.py"), *self._library.glob("*/*")]
+        data = [self._definitions / name for name in _DATA]
+        found = [self._policy, *data, *self._library.glob("*.py"), *self._library.glob("*/*")]
         for path in found:
             if path.is_file() and not path.name.startswith("."):
                 about = path.stat()

@@ -23,7 +23,9 @@ from config.errors import SegueError
 from config.policy import Policy, describe_errors
 from config.text.suggestions import meant
 from journeys import dsl
+from journeys.definition import segment_file
 from journeys.definition.journey import Journey, SegmentEntry, Version
+from journeys.definition.nesting import nest, with_segments
 from journeys.definition.segment import Segment
 from journeys.definition.validation import asks_to_confirm, find_faults
 from journeys.tables import journey_versions, promotions
@@ -176,18 +178,24 @@ def _read_promotions(tx: Tx) -> dict[str, dict[str, str]]:
     return arms
 
 
-def load_catalog(policy: Policy, library: Path = LIBRARY) -> Catalog:
-    """Load every journey folder and `segments.py`. Raises SegueError on the first error.
+def load_catalog(
+    policy: Policy, library: Path = LIBRARY, definitions: Path | None = None
+) -> Catalog:
+    """Load every journey folder, `segments.py` and `segments.toml`. Raises SegueError on the first
+    error.
 
     With double opt-in, adds the confirmation journey if the library has none.
+    definitions: the folder with `segments.toml`; None: there is none.
     """
-    catalog, faults = read_library(policy, library)
+    catalog, faults = read_library(policy, library, definitions)
     for fault in faults:
         raise fault
     return catalog
 
 
-def read_library(policy: Policy, library: Path = LIBRARY) -> tuple[Catalog, list[SegueError]]:
+def read_library(
+    policy: Policy, library: Path = LIBRARY, definitions: Path | None = None
+) -> tuple[Catalog, list[SegueError]]:
     """The valid part of a library, and its errors. As `load_catalog`, but never raises SegueError.
 
     Whether journeys fit each other is examined once each of them is valid.
@@ -198,6 +206,11 @@ def read_library(policy: Policy, library: Path = LIBRARY) -> tuple[Catalog, list
         segments = _load_segments(library / "segments.py")
     except SegueError as error:
         faults.append(error)
+    if definitions is not None:
+        faults += _add_segments(segments, definitions / segment_file.FILE)
+    segments, unnested = nest(segments)
+    if not faults:  # a segment that can't be read would be missed by those that name it
+        faults += unnested
     current: dict[str, Version] = {}
     for file in sorted(library.glob("*/journey.py")):
         try:
@@ -206,6 +219,8 @@ def read_library(policy: Policy, library: Path = LIBRARY) -> tuple[Catalog, list
             faults.append(error)
     if policy.double_opt_in and not any(asks_to_confirm(one.journey) for one in current.values()):
         _add(current, CONFIRM)
+    if not faults:
+        current, faults = _with_segments(current, segments)
     if not faults:
         faults += find_faults(current, segments, policy)
     return Catalog(current, segments), faults
@@ -250,6 +265,38 @@ def _load_segments(file: Path) -> dict[str, Segment]:
             raise SegueError(f"{file}: the segment {segment.name!r} is defined twice; rename one")
         segments[segment.name] = segment
     return segments
+
+
+def _add_segments(segments: dict[str, Segment], file: Path) -> list[SegueError]:
+    """Add the segments of a data file. Returns the errors in it."""
+    faults = []
+    for found in segment_file.read_segments(file):
+        if isinstance(found, SegueError):
+            faults.append(found)
+        elif found.name in segments:
+            other = "Segue itself" if found.name == _EVERYONE.name else "segments.py"
+            faults.append(
+                SegueError(
+                    f"{file}, segment {found.name!r}: {other} has a segment of this name; "
+                    "rename one of them"
+                )
+            )
+        else:
+            segments[found.name] = found
+    return faults
+
+
+def _with_segments(
+    versions: Mapping[str, Version], segments: Mapping[str, Segment]
+) -> tuple[dict[str, Version], list[SegueError]]:
+    """The versions with the conditions of the segments that they name, and the errors."""
+    filled, faults = dict(versions), list[SegueError]()
+    for name, version in versions.items():
+        try:
+            filled[name] = with_segments(version, segments)
+        except SegueError as error:
+            faults.append(error)
+    return filled, faults
 
 
 def _execute(file: Path) -> ModuleType:

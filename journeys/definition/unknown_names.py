@@ -118,6 +118,8 @@ def _of_condition(part: Any, where: str) -> Iterator[_Use]:
             yield _Use("event", part["event"], where)
         case "consented":
             yield _Use("topic", part["topic"], where)
+        case "in_segment":
+            return  # the segment itself is examined
     for value in part.values():
         yield from _of_condition(value, where)
 

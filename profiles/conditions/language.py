@@ -179,6 +179,23 @@ class Everyone(_Condition):
     type: Literal["everyone"] = "everyone"
 
 
+class InSegment(_Condition):
+    """The profile is in a segment.
+
+    condition: that of the segment; the catalog fills it in when it loads the library, and the
+    version of a journey keeps it. It means the same everywhere: `did` without `within` looks back
+    over all time.
+    """
+
+    type: Literal["in_segment"] = "in_segment"
+    segment: str = Field(min_length=1)
+    condition: "Condition | None" = None
+
+    @property
+    def parts(self) -> tuple[_Condition, ...]:
+        return () if self.condition is None else (self.condition,)
+
+
 class AllOf(_Condition):
     """All of the conditions."""
 
@@ -213,11 +230,11 @@ class Not(_Condition):
 
 
 Condition = Annotated[
-    Test | Did | Consented | HasAddress | Everyone | AllOf | AnyOf | Not,
+    Test | Did | Consented | HasAddress | Everyone | InSegment | AllOf | AnyOf | Not,
     Field(discriminator="type"),
     AfterValidator(_of_profile),
 ]
-for _model in (AllOf, AnyOf, Not):
+for _model in (InSegment, AllOf, AnyOf, Not):
     _model.model_rebuild()
 
 
@@ -304,6 +321,11 @@ def consented(channel: ChannelName, topic: str = "*") -> Consented:
 def has_address(channel: ChannelName) -> HasAddress:
     """The profile can be reached on this channel."""
     return HasAddress(channel=channel)
+
+
+def in_segment(segment: str) -> InSegment:
+    """The profile is in the segment of this name."""
+    return InSegment(segment=segment)
 
 
 def everyone() -> Everyone:

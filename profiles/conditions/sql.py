@@ -38,6 +38,7 @@ from profiles.conditions.language import (
     Did,
     Everyone,
     HasAddress,
+    InSegment,
     Not,
     Operator,
     Scalar,
@@ -118,6 +119,8 @@ def condition_holds(condition: Condition, scope: Scope) -> ColumnElement[bool]:
             return _has_address(condition, scope)
         case Everyone():
             return true()
+        case InSegment():
+            return _in_segment(condition, scope)
         case AllOf():
             return and_(true(), *(condition_holds(part, scope) for part in condition.conditions))
         case AnyOf():
@@ -340,6 +343,14 @@ def _consented(condition: Consented, scope: Scope) -> ColumnElement[bool]:
         )
         .exists()
     )
+
+
+def _in_segment(condition: InSegment, scope: Scope) -> ColumnElement[bool]:
+    if condition.condition is None:
+        raise ValueError(f"the segment {condition.segment!r} is not filled in")
+    # A segment does not depend on the enrollment that asks for it.
+    alone = Scope(sqlite=scope.sqlite, profile_id=scope.profile_id, everybody=scope.everybody)
+    return condition_holds(condition.condition, alone)
 
 
 def _has_address(condition: HasAddress, scope: Scope) -> ColumnElement[bool]:

@@ -14,6 +14,7 @@ from profiles.conditions.language import (
     Did,
     Everyone,
     HasAddress,
+    InSegment,
     Not,
     Scalar,
     Test,
@@ -37,6 +38,8 @@ def in_words(condition: Condition) -> str:
             return f"has a usable {channel.address} for {channel.plural}"
         case Everyone():
             return "everyone"
+        case InSegment():
+            return f"in segment {condition.segment}"
         case AllOf():
             return _joined(condition.conditions, " and ") or "everyone"
         case AnyOf():

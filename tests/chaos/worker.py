@@ -63,7 +63,7 @@ SHORT = Timing(
 )
 _OURS = {
     "flows.app.Database": partial(Database, timing=SHORT),
-    "flows.app.load_catalog": lambda policy, _: load_catalog(policy, LIBRARY),
+    "flows.app.load_catalog": lambda policy, *_: load_catalog(policy, LIBRARY),
 }
 
 

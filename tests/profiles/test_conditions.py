@@ -24,6 +24,7 @@ from profiles.conditions.language import (
     Did,
     Everyone,
     HasAddress,
+    InSegment,
     Not,
     Test,
 )
@@ -494,6 +495,9 @@ def holds(condition: Condition, person: Somebody) -> bool:
             return kind in person.addresses and person.addresses[kind] is None
         case Everyone():
             return True
+        case InSegment():
+            assert condition.condition is not None
+            return holds(condition.condition, person)
         case AllOf():
             return all(holds(one, person) for one in condition.conditions)
         case AnyOf():
@@ -537,6 +541,7 @@ conditions: st.SearchStrategy[Condition] = st.recursive(
     leaves,
     lambda inner: st.one_of(
         inner.map(lambda one: ~one),
+        inner.map(lambda one: InSegment(segment="other", condition=one)),
         st.builds(lambda many: AllOf(conditions=tuple(many)), st.lists(inner, max_size=3)),
         st.builds(lambda many: AnyOf(conditions=tuple(many)), st.lists(inner, max_size=3)),
     ),
@@ -594,6 +599,20 @@ def test_sql_agrees_with_python(db: Database) -> None:
 def test_json_and_back(condition: Condition) -> None:
     adapter: TypeAdapter[Condition] = TypeAdapter(Condition)
     assert adapter.validate_json(adapter.dump_json(condition)) == condition
+
+
+def test_a_segment_does_not_depend_on_who_asks(db: Database) -> None:
+    """`did` in it looks back over all time, also in an exit rule or a wait."""
+    store(db, [Somebody(did=[("bought", NOW - 9 * DAY, {})])])
+    bought = did("bought")
+    buyers = InSegment(segment="buyers", condition=bought)
+    assert chosen(db, bought, since=NOW - DAY) == set()
+    assert chosen(db, buyers, since=NOW - DAY, until=NOW) == {1}
+
+
+def test_a_segment_that_was_not_looked_up_is_no_condition(db: Database) -> None:
+    with pytest.raises(ValueError, match="'buyers' is not filled in"):
+        chosen(db, InSegment(segment="buyers"))
 
 
 # Mistakes ----------------------------------------------------------------------------------------

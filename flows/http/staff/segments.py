@@ -10,10 +10,12 @@ from journeys.definition.catalog import Catalog
 from journeys.definition.journey import ScheduleEntry, SegmentEntry
 from journeys.definition.segment import Segment
 from journeys.engine.entry import audience_after, audience_size
+from journeys.operations.segment_counts import latest_counts
 from profiles.conditions.words import in_words
 from profiles.identity.search import summaries
 
 _PREVIEWED = 10
+_DAYS = 30  # of the daily count
 
 
 class SegmentUse(NamedTuple):
@@ -47,6 +49,7 @@ def _show(visit: Visit) -> Response:
     with segue.db.transaction(write=False) as tx:
         size = audience_size(tx, segment.condition)
         people = summaries(tx, audience_after(tx, segment.condition, 0, _PREVIEWED))
+        days = latest_counts(tx, segment.name, _DAYS)
     return visit.page(
         "segment",
         segment.name,
@@ -54,6 +57,7 @@ def _show(visit: Visit) -> Response:
         condition=in_words(segment.condition),
         size=size,
         people=people,
+        days=days,
         uses=used_by(segue.catalog, segment.name),
     )
 

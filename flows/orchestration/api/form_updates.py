@@ -92,8 +92,9 @@ class FormUpdates:
         every = self._segue.db.timing.count_segments_every
         if self._counted_at is None or time.monotonic() - self._counted_at > every:
             # The library may have changed since this process started.
-            library = self._segue.settings.library
-            self._segments = load_catalog(self._segue.policy, library).segments
+            settings = self._segue.settings
+            found = load_catalog(self._segue.policy, settings.library, settings.definitions)
+            self._segments = found.segments
             for segment in self._segments.values():
                 with self._segue.db.transaction(write=False) as tx:
                     self._sizes[segment.name] = audience_size(tx, segment.condition)

@@ -2,7 +2,17 @@
 
 import pytest
 
-from journeys.dsl import attribute, consented, days, did, everyone, group, has_address, prop
+from journeys.dsl import (
+    attribute,
+    consented,
+    days,
+    did,
+    everyone,
+    group,
+    has_address,
+    in_segment,
+    prop,
+)
 from profiles.conditions.language import AllOf, AnyOf, Condition
 from profiles.conditions.words import in_words
 
@@ -19,6 +29,7 @@ from profiles.conditions.words import in_words
         (consented("email", "news"), "agreed to e-mail about news"),
         (has_address("sms"), "has a usable phone number for text messages"),
         (everyone(), "everyone"),
+        (~in_segment("lapsed"), "not (in segment lapsed)"),
         (AllOf(conditions=()), "everyone"),
         (AnyOf(conditions=()), "nobody"),
         (

@@ -2,8 +2,10 @@
 
 import re
 
+from config.clock.zones import zone
 from config.policy import Policy
 from journeys.dsl import Email, Experiment, Goal, Segment, Send, arm, attribute, days, did
+from journeys.operations.segment_counts import count_segments
 from tests.support.http.staff import URL, Staff, words_of
 from tests.support.shop import House, described
 
@@ -24,11 +26,13 @@ def test_a_segment_has_a_size_some_people_and_users(house: House) -> None:
     staff = opened(house)
     for number in range(12):
         house.customer(attributes={"ltv": 100 * number, "first_name": f"Name{number}"})
+    count_segments(house.db, [RICH], zone("UTC"))
     assert "rich 9 Spent a lot launches only" in staff.read("/segments")
     page = staff.read("/segments/rich")
     assert "people now 9 condition attribute ltv > 200" in page
     assert page.count("…") == 9, "addresses are shortened"
     assert "@example.com" in page
+    assert "Day People 2026-03-02 9" in page
     assert staff.get("/segments/poor").status_code == 400
     assert staff.acts() == []
 
