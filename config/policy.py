@@ -24,6 +24,7 @@ from config.channels import ChannelName, channel_of, channels
 from config.clock.times import DAY, Duration, Seconds, format_duration
 from config.clock.zones import zone_names
 from config.errors import SegueError
+from config.join_rules import DEFAULT_JOIN_RULES, JoinRules, Placeholder
 from config.text.stop_words import StopWords
 
 CHANNELS: tuple[ChannelName, ...] = tuple(channels())
@@ -200,7 +201,8 @@ class Policy(_Model):
     caps: tuple[Cap, ...] = ()
     stop_words: dict[str, StopWords] = Field(default_factory=dict)
     consent_traits: tuple[ConsentTrait, ...] = ()
-    meaningless: tuple[Annotated[str, Field(min_length=1, max_length=1000)], ...] = ()
+    meaningless: tuple[Placeholder, ...] = ()
+    joins: JoinRules = DEFAULT_JOIN_RULES
     approval: ApprovalRule = ApprovalRule()
 
     @model_validator(mode="after")

@@ -86,6 +86,7 @@ def input_rules(settings: Settings, policy: Policy) -> InputRules:
         limits=limits,
         double_opt_in=policy.double_opt_in,
         join_on=policy.join_on,
+        joins=policy.joins,
         holdout=holdout_of(settings, policy),
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from config.join_rules import DEFAULT_JOIN_RULES, JoinRules
 from config.policy import ConsentTrait, JoinOn
 from profiles.consent.double_opt_in import NO_TOPICS
 from profiles.identity.holdout import NO_HOLDOUT, Holdout
@@ -31,6 +32,7 @@ class InputRules(NamedTuple):
     consent_traits: the traits of an identify call that state consent.
     double_opt_in: topics whose yes on e-mail needs a confirmation: names by id.
     join_on: the addresses in calls that join profiles.
+    joins: how many identifiers of a kind become one profile, and which of a call is left out.
     holdout: the share of profiles that get no marketing.
     """
 
@@ -40,6 +42,7 @@ class InputRules(NamedTuple):
     limits: ProfileLimits = DEFAULT_LIMITS
     double_opt_in: Mapping[str, str] = NO_TOPICS
     join_on: JoinOn = "any"
+    joins: JoinRules = DEFAULT_JOIN_RULES
     holdout: Holdout = NO_HOLDOUT
 
 

@@ -114,6 +114,11 @@ class Identifier(SQLModel, table=True):
         ),
         description="from kind and value, because it is looked up before its profile is known",
     )
+    added_at: Instant | None = Field(
+        default=None,
+        sa_type=BigInteger,
+        description="when the customer got it; limits of joins count it. Empty: before schema 0028",
+    )
     # Addresses only:
     country: str | None = Field(default=None, description="of a phone number, ISO alpha-2")
     platform: str | None = Field(default=None, description="of a push token: ios, android, web")
@@ -281,6 +286,28 @@ class Merge(SQLModel, table=True):
     )
 
 
+class JoinLimitHit(SQLModel, table=True):
+    """An identifier that a limit of joins kept out of a profile, or that an alias joined beyond
+    it."""
+
+    __tablename__: ClassVar[str] = "join_limit_hit"
+
+    profile_id: int = Field(
+        sa_column=Column(BigInteger, primary_key=True, autoincrement=False, nullable=False),
+        description="whom the call was about; a join does not change it",
+    )
+    at: Instant = Field(
+        sa_column=Column(BigInteger, primary_key=True, autoincrement=False, nullable=False)
+    )
+    kind: str = Field(primary_key=True, description="of the identifier: IdentifierKind")
+    value: str = Field(primary_key=True)
+    limited_kind: str = Field(primary_key=True, description="the kind that has the limit")
+    bucket: int = Field(sa_column=bucket_column(primary_key=True))
+    limited_to: str = Field(description="the limit, in words")
+    why: str = Field(description="the kind of call: identify, alias ...")
+    exempt: bool = Field(description="an alias joined it nevertheless")
+
+
 class HeldOut(SQLModel, table=True):
     """A profile in the global holdout, for good. While the policy has a holdout, it gets no
     marketing."""
@@ -346,6 +373,7 @@ email_confirmations = table_of(EmailConfirmation)
 preferences = table_of(Preference)
 events = table_of(Event)
 merges = table_of(Merge)
+join_limit_hits = table_of(JoinLimitHit)
 held_out = table_of(HeldOut)
 held_out_addresses = table_of(HeldOutAddress)
 companies = table_of(Company)

@@ -22,7 +22,7 @@ from channels.rules.cases import answer_case
 from channels.rules.planner import Planner
 from config.access.private_files import UMASK
 from config.channels import by_channel
-from config.clock.times import parse_instant
+from config.clock.times import format_instant, parse_instant
 from config.clock.zones import format_local
 from config.database.failures import of_the_database, reason_of
 from config.errors import SegueError
@@ -47,6 +47,7 @@ from flows.cli.staff import commands as staff_commands
 from flows.cli.times import Now, at_time
 from flows.launch import MOST_PEOPLE, launch, launch_dry_run
 from journeys.explain.standing import standings_of
+from journeys.explain.timeline import joins_of
 from journeys.launches.undo import undo_launch
 
 log = logging.getLogger(__name__)
@@ -247,8 +248,13 @@ def explain(
         profile_id = profile_named(tx, person, segue.rules.meaningless)
         history = history_of(tx, person, segue.rules.meaningless)
         standings = standings_of(tx, segue.catalog, segue.policy, profile_id)
+        joins = joins_of(tx, profile_id)
     if as_json:
-        print_json([*history, *standings.as_json()])
+        told = [
+            {"at": format_instant(one.at), "join": one.what, "why": one.why, **dict(one.details)}
+            for one in joins
+        ]
+        print_json([*history, *standings.as_json(), *told])
         return
     say(standings.about_zone)
     for standing in standings.journeys:
@@ -261,6 +267,9 @@ def explain(
             say(f"    {one['device']}: {one['why']}")
     if not history:
         say("No message to the customer was planned.")
+    for one in joins:
+        details = ", ".join(f"{label} {value}" for label, value in one.details)
+        say(f"{format_local(one.at, standings.zone)}  {one.what} ({details}): {one.why}")
 
 
 if __name__ == "__main__":

@@ -14,16 +14,18 @@ from config.database.engine import Tx
 from config.policy import Policy
 from profiles.bucketing import bucket_of
 from profiles.events import PROFILE_CHANGED
-from profiles.tables import consent_records, events, merges
+from profiles.tables import consent_records, events, join_limit_hits, merges
 
 Tone = Literal["", "ok", "warn", "bad"]
 # After the last instant that is shown.
 _END: Instant = 2**60
+_MOST_JOINS = 100
 
 _PROFILE = bindparam("profile", type_=BigInteger)
 _BEFORE = bindparam("before", type_=BigInteger)
 _MOST = bindparam("most", type_=BigInteger)
 _m, _p, _e, _r, _j = messages.c, past_messages.c, events.c, consent_records.c, merges.c
+_l = join_limit_hits.c
 _MESSAGES = (
     select(*EXPLAINED_COLUMNS, _m.address)
     .where(_m.profile_id == _PROFILE, in_buckets(_m.bucket), _m.send_at < _BEFORE)
@@ -62,6 +64,18 @@ _JOINS = (
     .order_by(_j.merged_at.desc())
     .limit(_MOST)
 )
+_JOINED_INTO = select(_j.from_id).where(_j.into_id == _PROFILE).cte("joined_into", recursive=True)
+# UNION, unlike UNION ALL, terminates on cycles, which manual changes of the table can create.
+_parts = _JOINED_INTO.union(select(_j.from_id).where(_j.into_id == _JOINED_INTO.c.from_id))
+_LIMITS = (
+    select(_l.at, _l.kind, _l.value, _l.limited_kind, _l.limited_to, _l.why, _l.exempt)
+    .where(
+        or_(_l.profile_id == _PROFILE, _l.profile_id.in_(select(_parts.c.from_id))),
+        _l.at < _BEFORE,
+    )
+    .order_by(_l.at.desc(), _l.kind, _l.value)
+    .limit(_MOST)
+)
 
 _STATE = {
     "planned": "planned",
@@ -76,6 +90,14 @@ _STATE = {
 _TONE: Mapping[str, Tone] = {
     **{"sent": "ok", "delivered": "ok", "unknown": "warn", "skipped": "warn"},
     **{"cancelled": "warn", "failed": "bad"},
+}
+# Kinds of identifiers in words.
+_IDENTIFIER = {
+    "user_id": "user id",
+    "anonymous_id": "anonymous id",
+    "email": "e-mail address",
+    "phone": "phone number",
+    "push_token": "device",
 }
 # What customers do with messages, by the second half of the event's name.
 _REACTION = {
@@ -143,12 +165,23 @@ def time_line(
         *(_event(row.name, row.occurred_at, row.properties) for row in read(_EVENTS)),
         *(_consent(policy, row) for row in read(_CONSENT)),
         *(_join(profile_id, row) for row in read(_JOINS)),
+        *(_limit(row) for row in read(_LIMITS)),
     ]
     found.sort(key=lambda one: -one.at)
     if len(found) <= most:
         return TimeLine(found, None)
     last = found[most - 1].at
     return TimeLine([one for one in found if one.at >= last], last)
+
+
+def joins_of(tx: Tx, profile_id: int) -> list[Happening]:
+    """The joins of a customer and the limits that kept identifiers out, oldest first."""
+    given = {"profile": profile_id, "before": _END, "most": _MOST_JOINS}
+    found = [
+        *(_join(profile_id, row) for row in tx.conn.execute(_JOINS, given)),
+        *(_limit(row) for row in tx.conn.execute(_LIMITS, given)),
+    ]
+    return sorted(found, key=lambda one: one.at)
 
 
 def _message(row: ExplainedMessage, address: str | None) -> Happening:
@@ -228,4 +261,22 @@ def _join(profile_id: int, row: Any) -> Happening:
         what=f"Found to be one person with customer {other}",
         why="From then on there is one profile; what both did is on this time line.",
         details=[("by", row.why)],
+    )
+
+
+def _limit(row: Any) -> Happening:
+    kind, limited = _IDENTIFIER[row.kind], _IDENTIFIER[row.limited_kind]
+    if row.exempt:
+        what = f"An alias gave the customer one more {kind} than the limit"
+        why = "An alias of a server key joins user ids without a limit."
+    else:
+        what = f"A call's {kind} was left out"
+        why = f"With it the customer would have one {limited} more than the policy's limit."
+    return Happening(
+        at=row.at,
+        kind="join",
+        what=what,
+        why=why,
+        details=[(kind, row.value), ("limit", row.limited_to), ("by", row.why)],
+        tone="warn",
     )

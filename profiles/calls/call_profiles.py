@@ -5,11 +5,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from sqlalchemy import bindparam, func, select, tuple_, update
+from sqlalchemy import BigInteger, bindparam, case, func, select, tuple_, update
 
+from config.clock.times import Instant
 from config.database.arrays import any_of, one_of, rows_of
 from config.database.engine import Tx
+from config.join_rules import JoinKind, JoinRules
 from profiles.bulk import lock_profiles
+from profiles.calls.limits import STATED_IN, LimitHit
 from profiles.calls.resolve import OnRecord, join
 from profiles.calls.segment_calls import SegmentCall
 from profiles.identity.addresses import is_in_use
@@ -31,9 +34,15 @@ from profiles.rules import InputRules
 from profiles.tables import ADDRESS_KIND, events, identifiers
 
 _i, _e = identifiers.c, events.c
+# Before every instant.
+_EVER: Instant = -(2**60)
 _theirs = any_of(_i.profile_id, "profiles")
+_counts_since = case(
+    *((_i.kind == kind, bindparam(f"{kind}_since", type_=BigInteger)) for kind in STATED_IN)
+)
+_counting = func.count().filter(func.coalesce(_i.added_at, _i.seen_at) > _counts_since)
 _COUNTS = (
-    select(_i.profile_id, _i.kind, func.count().label("number"))
+    select(_i.profile_id, _i.kind, func.count().label("number"), _counting.label("counting"))
     .where(_theirs)
     .group_by(_i.profile_id, _i.kind)
 )
@@ -69,7 +78,8 @@ class MergeProfiles(Protocol):
 class CallProfiles:
     """The profiles of the calls, which are locked. Other fields are as in `Joined`.
 
-    keys: the identifiers of each call. again: places of repeated calls.
+    keys: the identifiers of each call, the one that it is about first. again: places of repeated
+    calls.
     """
 
     keys: Sequence[Sequence[Key]]
@@ -80,6 +90,7 @@ class CallProfiles:
     same: Sequence[set[Key]] = ()
     filling: Collection[int] = ()
     unverified: Collection[Key] = ()
+    hits: Mapping[int, Sequence[LimitHit]] = field(default_factory=dict)
     stopped_at: int | None = None
 
     def takes_all_of(self, place: int) -> bool:
@@ -140,10 +151,11 @@ def find_profiles(
     new = {place: call for place, call in enumerate(calls) if place not in again}
     joined = join(
         new,
-        _on_record(tx, holders),
+        _on_record(tx, holders, rules.joins),
         rules.join_on,
         lambda: new_profile(tx),
         rules.double_opt_in,
+        rules.joins,
     )
     later = () if joined.stopped_at is None else profile_ids
     if joined.mergers or later:
@@ -156,7 +168,7 @@ def find_profiles(
     if joined.released:
         _release(tx, joined.released)
     return CallProfiles(
-        keys=keys_by_place,
+        keys=[_from(joined.about.get(place), keys) for place, keys in enumerate(keys_by_place)],
         owners=owners_of(tx, every),
         again=again,
         events_only=joined.events_only,
@@ -164,8 +176,14 @@ def find_profiles(
         same=joined.people,
         filling=joined.filling,
         unverified=joined.unverified,
+        hits=joined.hits,
         stopped_at=joined.stopped_at,
     )
+
+
+def _from(about: Key | None, keys: Sequence[Key]) -> Sequence[Key]:
+    """The identifiers of a call without the first one, if it is about another one."""
+    return keys if about is None else [about, *(key for key in keys[1:] if key != about)]
 
 
 def _only_adds_an_event(call: SegmentCall, unverified: Collection[Key]) -> bool:
@@ -182,14 +200,17 @@ def _one_owner(keys: Sequence[Key], owners: Mapping[Key, int]) -> int | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _on_record(tx: Tx, holders: Mapping[Key, Holder]) -> OnRecord:
+def _on_record(tx: Tx, holders: Mapping[Key, Holder], rules: JoinRules) -> OnRecord:
     """The data that `join` needs about the profiles of the calls."""
     owners = owners_among(holders)
     theirs = {"profiles": set(owners.values())}
     users: set[int] = set()
     sizes: dict[int, int] = defaultdict(int)
-    for row in tx.rows(_COUNTS, theirs):
+    counting: dict[int, dict[str, int]] = defaultdict(dict)
+    since = _counted_since(rules, tx.now)
+    for row in tx.rows(_COUNTS, {**theirs, **{f"{kind}_since": at for kind, at in since.items()}}):
         sizes[row.profile_id] += row.number
+        counting[row.profile_id][row.kind] = row.counting
         if row.kind == "user_id":
             users.add(row.profile_id)
     addresses: dict[int, dict[Key, bool]] = {}
@@ -197,8 +218,23 @@ def _on_record(tx: Tx, holders: Mapping[Key, Holder]) -> OnRecord:
         addresses.setdefault(row.profile_id, {})[row.kind, row.value] = row.in_use
     unverified = {key for key, holder in holders.items() if holder.unverified}
     return OnRecord(
-        owners=owners, unverified=unverified, users=users, addresses=addresses, sizes=sizes
+        owners=owners,
+        unverified=unverified,
+        users=users,
+        addresses=addresses,
+        sizes=sizes,
+        counting=counting,
+        uncounted={key for key, one in holders.items() if one.added_at <= since[key[0]]},
     )
+
+
+def _counted_since(rules: JoinRules, now: Instant) -> dict[JoinKind, Instant]:
+    """For each kind the instant after which identifiers count."""
+    since: dict[JoinKind, Instant] = {}
+    for kind in STATED_IN:
+        limit = rules.limits.get(kind)
+        since[kind] = _EVER if limit is None or limit.within is None else now - limit.within
+    return since
 
 
 def _release(tx: Tx, keys: Collection[Key]) -> None:
@@ -236,8 +272,10 @@ def _again(
         if (first, dedupe_key) in before:
             again.add(place)
         before.add((first, dedupe_key))
-        if first in owners:
-            places.setdefault((owners[first], dedupe_key), []).append(place)
+        # A limit of joins can leave out the first identifier, unless it is a user id.
+        for key in keys[place] if first[0] == "anonymous_id" else (first,):
+            if key in owners:
+                places.setdefault((owners[key], dedupe_key), []).append(place)
     if places:
         for profile_id, dedupe_key in tx.rows(_RECORDED, {"pairs": list(places)}):
             again.update(places[profile_id, dedupe_key])

@@ -10,6 +10,7 @@ from config.database.engine import Tx
 from profiles.attributes.companies import GROUP_ID, CompanyStatement, record_companies
 from profiles.attributes.latest import FIELDS, attribute_key
 from profiles.calls.call_profiles import CallProfiles, MergeProfiles, find_profiles
+from profiles.calls.limits import STATED_IN, record_hits
 from profiles.calls.segment_calls import CallRefused, SegmentCall
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.identity.person import Key, Person, excerpt
@@ -33,6 +34,9 @@ _FEWEST = 20
 _UNVERIFIED = (
     "all but the event is left out: an address that is not verified joined this anonymousId to its "
     "customer. Send the userId or a verified address with it"
+)
+_STATED_BY_ANYONE = (
+    "all but the event is left out: anyone can state the address, which is not verified"
 )
 _ANOTHER_JOINED = (
     "another address in the call, which is not verified, joined this anonymousId to its customer"
@@ -111,16 +115,25 @@ def _write(
             continue
         person = call.person
         warnings: list[str] = []
+        hits = who.hits.get(place, ())
         if place in filling:
             person, warnings = filling[place]
         elif place in who.events_only:
-            person = Person(anonymous_id=person.anonymous_id)
-            warnings = [_UNVERIFIED] if call.person.has_details else []
+            about = who.keys[place][0]
+            person = Person(anonymous_id=about[1] if about[0] == "anonymous_id" else None)
+            warnings = [_UNVERIFIED] if call.person.has_details and not hits else []
         elif place in who.foreign:
-            person, warnings = _without(person, who.foreign[place])
+            limited = {hit.key for hit in hits if not hit.exempt}
+            person, warnings = _without(person, who.foreign[place], limited=limited)
+        warnings += [hit.warning(rules.joins) for hit in hits if not hit.exempt]
+        if hits and place in who.events_only:
+            warnings.append(_STATED_BY_ANYONE)
         outcomes[place].warnings += warnings
         # The keys of an alias contain an id that is not the person's.
         unchanged = person is call.person and call.previous_id is None
+        if hits and place in who.events_only:
+            profile_ids[place] = who.owners[who.keys[place][0]]
+            continue
         owner = who.owner_of(who.keys[place] if unchanged else person.keys)
         if owner is not None and not person.has_details:
             profile_ids[place] = owner
@@ -179,6 +192,14 @@ def _write(
         and people[index].has_details
     ]
     record_events(tx, [*new, *changed], worked=False)
+    found = [
+        (profile_ids[place], hit)
+        for place, hits in who.hits.items()
+        if place in profile_ids
+        for hit in hits
+    ]
+    if found:
+        record_hits(tx, found, rules.joins)
     return outcomes
 
 
@@ -234,27 +255,34 @@ def _filling(
 
 
 def _without(
-    person: Person, keys: Collection[Key], why: str = "it belongs to another customer"
+    person: Person,
+    keys: Collection[Key],
+    why: str = "it belongs to another customer",
+    *,
+    limited: Collection[Key] = (),
 ) -> tuple[Person, list[str]]:
-    """The person without some identifiers, and a warning for each of their kinds."""
+    """The person without some identifiers, and a warning for each of their kinds.
+
+    limited: those that a limit leaves out, which have warnings of their own.
+    """
     if not keys:
         return person, []
-    left_out = {kind for kind, _ in keys}
+    kept = {key for key in person.keys if key not in keys}
     changed = person._replace(
-        anonymous_id=None if "anonymous_id" in left_out else person.anonymous_id,
-        email=None if "email" in left_out else person.email,
-        phone=None if "phone" in left_out else person.phone,
+        user_id=person.user_id if ("user_id", person.user_id) in kept else None,
+        anonymous_id=person.anonymous_id if ("anonymous_id", person.anonymous_id) in kept else None,
+        email=person.email if ("email", person.email) in kept else None,
+        phone=person.phone if person.phone and ("phone", person.phone.value) in kept else None,
         push_tokens={
             token: platform
             for token, platform in person.push_tokens.items()
-            if ("push_token", token) not in keys
+            if ("push_token", token) in kept
         },
     )
-    fields = {
-        "anonymous_id": "anonymousId",
-        "email": "traits.email",
-        "phone": "traits.phone",
-        "push_token": "context.device.token",
-    }
-    warnings = [f"{field} is left out: {why}" for kind, field in fields.items() if kind in left_out]
+    kinds = {kind for kind, value in keys if (kind, value) not in limited}
+    warnings = [
+        f"{name} is left out: {why}"
+        for kind, name in STATED_IN.items()
+        if kind in kinds and kind != "user_id"
+    ]
     return changed, warnings

@@ -7,6 +7,10 @@ An address joins less (docs/decisions/0012). The profile that is removed has no 
 other address of that kind. Only its `UsableParts` become usable for the other profile. If the call
 does not state that the address is verified, the anonymous ids of the removed profile become
 unverified: their calls only add events, until one names them with a user id or a verified address.
+
+A join that exceeds a limit of the policy leaves out the weakest identifier of the call
+(limits.py, docs/decisions/0039). That can be the anonymous id that the call is about; the call is
+then about an address, and adds only an event if others may have stated the address.
 """
 
 from collections import deque
@@ -14,7 +18,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, S
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from config.join_rules import DEFAULT_JOIN_RULES, JoinKind, JoinRules
 from config.policy import JoinOn
+from profiles.calls.limits import LimitHit, exceeded
 from profiles.calls.segment_calls import SegmentCall
 from profiles.identity.addresses import CHANNELS_TO, ONE_AT_A_TIME
 from profiles.identity.mergers import Merger, UsableParts
@@ -34,6 +40,8 @@ class OnRecord:
     users: the profiles that have a user id.
     addresses: the addresses of each profile, and whether each is in use.
     sizes: the number of identifiers of each profile.
+    counting: the number of those that count for a limit, by kind.
+    uncounted: the identifiers in the calls that do not count any more.
     """
 
     owners: Mapping[Key, int]
@@ -41,6 +49,8 @@ class OnRecord:
     users: Set[int] = frozenset()
     addresses: Mapping[int, Mapping[Key, bool]] = field(default_factory=dict)
     sizes: Mapping[int, int] = field(default_factory=dict)
+    counting: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    uncounted: Set[Key] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +71,10 @@ class Joined:
     # anonymous ids that became unverified, and those that became verified
     unverified: set[Key]
     confirmed: set[Key]
+    # calls that are not about their first identifier, which a limit leaves out: about which one
+    about: Mapping[int, Key]
+    # limits that calls met
+    hits: Mapping[int, Sequence[LimitHit]]
     # calls from this place on must wait until the calls before it are written; None: all are read
     stopped_at: int | None
 
@@ -71,6 +85,7 @@ def join(
     join_on: JoinOn,
     new_profile: Callable[[], int],
     double_opt_in: Collection[str] = (),
+    rules: JoinRules = DEFAULT_JOIN_RULES,
 ) -> Joined:
     """Decide which identifiers belong to one customer, call by call.
 
@@ -84,15 +99,16 @@ def join(
     calls: by their places, in order.
     new_profile: creates an empty profile and returns its id.
     double_opt_in: the topics whose yes on e-mail needs a confirmation.
+    rules: how many identifiers of a kind one profile takes.
     """
-    customers = _Customers(on_record, join_on, double_opt_in)
+    customers = _Customers(on_record, join_on=join_on, double_opt_in=double_opt_in, rules=rules)
     stopped_at = next(
         (place for place, call in calls.items() if not customers.read(place, call)), None
     )
     if stopped_at is not None:
         # The call that must wait has changed the groups. Without it, none of the others waits.
         calls = {place: call for place, call in calls.items() if place < stopped_at}
-        customers = _Customers(on_record, join_on, double_opt_in)
+        customers = _Customers(on_record, join_on=join_on, double_opt_in=double_opt_in, rules=rules)
         for place, call in calls.items():
             customers.read(place, call)
     for place, call in calls.items():
@@ -110,6 +126,8 @@ def join(
         filling=customers.filling,
         unverified=customers.new_unverified,
         confirmed=customers.confirmed,
+        about=customers.about,
+        hits=customers.hits,
         stopped_at=stopped_at,
     )
 
@@ -122,6 +140,7 @@ class _Group:
     has_user: bool
     stays: int | None  # the customer's profile
     size: int = 0  # number of stored identifiers
+    counting: dict[str, int] = field(default_factory=dict)  # those that count for limits, by kind
     in_use: dict[str, set[Key]] = field(default_factory=dict)  # addresses by kind
     ever: dict[str, set[Key]] = field(default_factory=dict)  # as in_use, with retired addresses
     # profiles merged into this one, whose values win over those of the next ones
@@ -197,17 +216,28 @@ class _Customers:
     """The customers that the calls name."""
 
     def __init__(
-        self, on_record: OnRecord, join_on: JoinOn, double_opt_in: Collection[str]
+        self,
+        on_record: OnRecord,
+        *,
+        join_on: JoinOn,
+        double_opt_in: Collection[str],
+        rules: JoinRules,
     ) -> None:
         self._join_on = join_on
         self._double_opt_in = double_opt_in
+        self._rules = rules
+        self._uncounted = set(on_record.uncounted)
         self._retired: set[Key] = set()  # addresses that joins retired
         self._groups: dict[Key, _Group] = {}
         by_profile: dict[int, _Group] = {}
         for owner in sorted(set(on_record.owners.values())):
             size = on_record.sizes.get(owner, 0)
             group = by_profile[owner] = _Group(
-                keys=set(), has_user=owner in on_record.users, stays=owner, size=size
+                keys=set(),
+                has_user=owner in on_record.users,
+                stays=owner,
+                size=size,
+                counting=dict(on_record.counting.get(owner, {})),
             )
             for key, in_use in on_record.addresses.get(owner, {}).items():
                 group.ever.setdefault(key[0], set()).add(key)
@@ -224,11 +254,16 @@ class _Customers:
         self.released: set[Key] = set()
         self.events_only: set[int] = set()
         self.filling: set[int] = set()
+        self.about: dict[int, Key] = {}
+        self.hits: dict[int, list[LimitHit]] = {}
 
     def group(self, key: Key) -> _Group:
         """The group of an identifier, created if it is new."""
         if key not in self._groups:
-            self._groups[key] = _Group(keys={key}, has_user=key[0] == "user_id", stays=None)
+            self._groups[key] = _Group(
+                keys={key}, has_user=key[0] == "user_id", stays=None, counting={key[0]: 1}
+            )
+            self._uncounted.discard(key)  # its customer gets it now
         return self._groups[key]
 
     def groups(self) -> Iterator[_Group]:
@@ -275,14 +310,18 @@ class _Customers:
             )
         )
         for key in others:
+            about = self.about.get(place, first)
             if key[0] not in CHANNELS_TO:
-                if not self._join_ids(first, key, call.kind):
+                if not self._join_ids(place, about, key, call):
                     return False
-            elif not self._join_address(place, first, key, call):
+            elif not self._join_address(place, about, key, call):
                 return False
             if place in self.filling:
                 break  # an unverified anonymous id states no address
-        home = self.group(first)
+            if place in self.events_only:
+                self._only_events.add(self.about[place])
+                return True
+        home = self.group(self.about.get(place, first))
         changes_address = call.person.email is not None or "email" in call.person.removed
         if home.depends_on_address and changes_address:
             return False
@@ -300,6 +339,8 @@ class _Customers:
         if place in self.events_only or place in self.filling:
             return
         first, *others = self._meant(call)
+        if place in self.about:
+            first, others = self.about[place], [first, *others]
         home = self.group(first)
         if theirs := {key for key in others if self.group(key) is not home}:
             self.foreign.setdefault(place, set()).update(theirs)
@@ -354,18 +395,26 @@ class _Customers:
             self._retired |= group.retired
         return True
 
-    def _join_ids(self, first: Key, key: Key, kind: str) -> bool:
+    def _join_ids(self, place: int, first: Key, key: Key, call: SegmentCall) -> bool:
         """Join the profiles of two ids, unless they are two customers. False: the call must
         wait."""
         one, other = self.group(first), self.group(key)
-        if one is other or (one.has_user and other.has_user and kind != "alias"):
+        if one is other:
             return True
+        is_alias = call.kind == "alias"
+        limited = self._exceeded(one, other, is_alias=is_alias)
+        if limited is not None:
+            self._leave_out(place, first, key, call, limited)
+            return True
+        beyond = self._exceeded(one, other) if is_alias else None
         larger = other.size - one.size > _MANY_MORE
         if other.has_user and (not one.has_user or larger):
             one, other = other, one
         if (other.described and not one.is_bare) or (one.described and not other.is_bare):
             return False
-        self._take_in(one, other, kind, None)
+        self._take_in(one, other, call.kind, None)
+        if beyond is not None:
+            self._hit(place, LimitHit(key, beyond, call.kind, exempt=True))
         return True
 
     def _join_address(self, place: int, first: Key, key: Key, call: SegmentCall) -> bool:
@@ -378,6 +427,12 @@ class _Customers:
         if key in self._retired:
             return False
         if other.is_bare:
+            if key not in one.ever.get(key[0], ()):
+                limited = self._exceeded(one, other)
+                if limited is not None:
+                    self._leave_out(place, first, key, call, limited)
+                    return True
+                self._add_counts(one, other)
             one.keys.add(key)
             self._groups[key] = one
             one.state(key)
@@ -389,6 +444,10 @@ class _Customers:
         if self._may_join(key, call) and not going.has_user and not going.has_other(key):
             if staying.described:
                 return False
+            limited = self._exceeded(one, other)
+            if limited is not None:
+                self._leave_out(place, first, key, call, limited)
+                return True
             share = self._share(going, key, call, speaks=going is other)
             if not share.verified:
                 self.new_unverified |= {
@@ -407,6 +466,34 @@ class _Customers:
                 return False
             self.group(first).state(key)
         return True
+
+    def _exceeded(self, one: _Group, other: _Group, *, is_alias: bool = False) -> JoinKind | None:
+        return exceeded(self._rules, one.counting, other.counting, is_alias=is_alias)
+
+    def _leave_out(
+        self, place: int, first: Key, key: Key, call: SegmentCall, limited: JoinKind
+    ) -> None:
+        """Leave out the weaker of two identifiers whose profiles a limit keeps apart.
+
+        The first one stays if other identifiers of the call have joined it.
+        """
+        weaker = key
+        joined = {one for one in call.keys if self._groups.get(one) is self.group(first)}
+        if self._rules.strength(key[0]) < self._rules.strength(first[0]) and joined == {first}:
+            weaker = first
+            self.about[place] = key
+            proven = key[0] not in CHANNELS_TO or key[0] in call.person.verified
+            if not proven and not self.group(key).is_bare:
+                # Others may have stated the address, and it proves nothing.
+                self.events_only.add(place)
+        self._hit(place, LimitHit(weaker, limited, call.kind))
+
+    def _hit(self, place: int, hit: LimitHit) -> None:
+        self.hits.setdefault(place, []).append(hit)
+
+    def _add_counts(self, one: _Group, other: _Group) -> None:
+        for kind, number in other.counting.items():
+            one.counting[kind] = one.counting.get(kind, 0) + number
 
     def _may_join(self, key: Key, call: SegmentCall) -> bool:
         return self._join_on == "any" or key[0] in call.person.verified
@@ -461,6 +548,7 @@ class _Customers:
         big.keys |= small.keys
         big.has_user, big.stays = one.has_user or other.has_user, one.stays
         big.described, big.size = one.described or other.described, one.size + other.size
+        self._add_counts(big, small)
         big.depends_on_address = one.depends_on_address or other.depends_on_address
         big.joined = True
         big.going = _in_order(one.going, going)
@@ -476,8 +564,13 @@ class _Customers:
         """
         if self.group(key).joined or key in self._only_events:
             return False
-        self.group(key).lose(key)
-        self.group(to).keys.add(key)
+        left, takes = self.group(key), self.group(to)
+        left.lose(key)
+        if key not in self._uncounted:
+            left.counting[key[0]] = max(0, left.counting.get(key[0], 0) - 1)
+        takes.counting[key[0]] = takes.counting.get(key[0], 0) + 1
+        self._uncounted.discard(key)
+        takes.keys.add(key)
         self._groups[key] = self.group(to)
         self.released.add(key)
         return True

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Integer, Text, bindparam, column, func, select
 
+from config.clock.times import Instant
 from config.database.arrays import any_of, rows_of
 from config.database.buckets import in_buckets, in_one_bucket
 from config.database.engine import CLOCK, Tx
@@ -18,7 +19,8 @@ from profiles.tables import identifiers, profiles
 _p, _i = profiles.c, identifiers.c
 _HOLDERS = select(
     *(_i.kind, _i.value, _i.profile_id, is_retired().label("retired")),
-    *(_i.unverified_from.is_not(None).label("unverified"), select(CLOCK).scalar_subquery()),
+    *(_i.unverified_from.is_not(None).label("unverified"), _i.added_at, _i.seen_at),
+    select(CLOCK).scalar_subquery(),
 ).where(any_of(_i.kind, "kinds"), any_of(_i.value, "values"), in_buckets(_i.bucket))
 _HOLDER = select(
     *(_i.profile_id, is_retired(), _i.unverified_from.is_not(None)),
@@ -70,11 +72,13 @@ class Holder(NamedTuple):
     """The profile that has an identifier or, of a retired address, had it last.
 
     unverified: an anonymous id whose calls only add events (profiles/calls/resolve.py).
+    added_at: since when the profile has it.
     """
 
     profile_id: int
     retired: bool
     unverified: bool = False
+    added_at: Instant = 0
 
 
 def holders_of(tx: Tx, keys: Collection[Key]) -> dict[Key, Holder]:
@@ -90,13 +94,18 @@ def holders_of(tx: Tx, keys: Collection[Key]) -> dict[Key, Holder]:
     }
     named = set(keys)
     found: dict[Key, Holder] = {}
-    for kind, value, profile_id, retired, unverified, clock in tx.conn.execute(
+    for kind, value, whose, retired, unverified, added, seen, clock in tx.conn.execute(
         _HOLDERS, given
     ).all():
         tx.set_clock(clock)
         key = (kind, value)
         if key in named:
-            found[key] = Holder(profile_id, retired, unverified)
+            found[key] = Holder(
+                profile_id=whose,
+                retired=retired,
+                unverified=unverified,
+                added_at=seen if added is None else added,
+            )
     return found
 
 

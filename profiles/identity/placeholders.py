@@ -1,12 +1,17 @@
 """Placeholders, such as "undefined": values that identify nobody. Pure."""
 
+import re
 from collections.abc import Iterable
 
+from config.join_rules import Pattern
 from profiles.identity.person import Person
 
 # What programs print for a missing value: JavaScript, Python, Ruby, Objective-C, Java, SQL.
 _WORDS = frozenset(
-    {"undefined", "null", "none", "nil", "nan", "[object object]", "(null)", "<null>"}
+    {
+        *("undefined", "null", "none", "nil", "nan", "[object object]", "(null)", "<null>"),
+        *("unknown", "anonymous", "n/a"),  # what shops and libraries send for "not signed in"
+    }
 )
 # "0", "0000", "0.0", "+0", "00000000-0000-0000-0000-000000000000" (an erased device id)
 _ZEROS = "0-+.:"
@@ -22,15 +27,24 @@ def _folded(text: str) -> str:
 class Meaningless:
     """The placeholders: those above and the policy's `meaningless`."""
 
-    def __init__(self, listed: Iterable[str] = ()) -> None:
-        self._words = _WORDS.union(_folded(value) for value in listed)
+    def __init__(self, listed: Iterable[str | Pattern] = ()) -> None:
+        texts, patterns = set[str](), list[re.Pattern[str]]()
+        for one in listed:
+            if isinstance(one, Pattern):
+                patterns.append(re.compile(one.pattern, re.IGNORECASE))
+            else:
+                texts.add(_folded(one))
+        self._words = _WORDS | texts
+        self._patterns = patterns
 
     def __contains__(self, text: str) -> bool:
         """Whether a text is a placeholder, in any case and spacing."""
         if len(text) > _LONGEST:
             return False
         folded = _folded(text)
-        return folded in self._words or not folded.strip(_ZEROS)
+        if folded in self._words or not folded.strip(_ZEROS):
+            return True
+        return any(one.fullmatch(folded) for one in self._patterns)
 
 
 # The placeholders without those of a policy.

@@ -247,7 +247,7 @@ class Account:
         seen_at = now if at is None else at
         if here is not None:
             seen_at = here["seen_at"] if at is None else max(here["seen_at"], at)
-        row = {**(here or _BLANK), **about, "seen_at": seen_at}
+        row = {**(here or {**_BLANK, "added_at": now}), **about, "seen_at": seen_at}
         changed = here is None
         if key[0] in ONE_AT_A_TIME:
             if self._overrules(key[0], at):
@@ -282,7 +282,7 @@ class Account:
             if key in elsewhere:
                 left_out.append("context.device.token is not removed: another customer has it")
                 return False
-            self.identifiers[key] = {**_BLANK, "seen_at": at, "retired_at": at}
+            self.identifiers[key] = {**_BLANK, "added_at": at, "seen_at": at, "retired_at": at}
             return False
         if here["seen_at"] > at:
             return False

@@ -38,7 +38,7 @@ _DESCRIBED_BY = (
     *(_p.country, _p.timezone, _p.language),
     *(_p.attributes, _p.attribute_times, _p.attribute_identifiers),
 )
-_DESCRIBING = ("country", "platform", "seen_at", "retired_at")
+_DESCRIBING = ("country", "platform", "seen_at", "retired_at", "added_at")
 _ROW = (_i.kind, _i.value, _i.profile_id, *(_i[name] for name in _DESCRIBING))
 
 _KEYS = rows_of("keys", _i.kind, _i.value)

@@ -13,6 +13,7 @@ from sqlalchemy import Table, select
 from config.channels import ChannelName
 from config.clock.times import Instant, format_instant
 from config.database.engine import Database
+from config.join_rules import JoinRules
 from config.policy import ConsentTrait, JoinOn
 from journeys.operations.merge import merge
 from profiles.calls.record_calls import take_calls
@@ -47,6 +48,13 @@ _RULES = InputRules(
     )
 )
 _numbers = count()
+# Limits that few calls reach, and none.
+_LIMITS: list[dict[str, Any]] = [
+    {},
+    {"anonymous_id": {"limit": 1, "within": "7d"}, "email": {"limit": 1}, "phone": {"limit": 1}},
+    {"anonymous_id": {"limit": 2}, "push_token": {"limit": 1}},
+    {"user_id": {"limit": 2}, "email": {"limit": 1, "within": "1h"}},
+]
 _USERS, _ANONS = st.sampled_from(["u", "v"]), st.sampled_from(["a", "b", "c"])
 _TRAITS = st.fixed_dictionaries(
     {},
@@ -216,11 +224,13 @@ def _rows(db: Database, number: int) -> list[Any]:
     st.lists(_CALL, min_size=2, max_size=6),
     st.sampled_from(["any", "verified"]),
     st.sampled_from([{}, {"news": "News"}]),
+    st.sampled_from(_LIMITS),
 )
 @example(
     [_identify(None, "a", None, plan="gold")],
     [_identify("u", None, MONDAY - 300, plan="silver"), _track("u", "a")],
     "any",
+    {},
     {},
 ).via("a value of the profile that stays wins over a later one of the profile that goes")
 @example(
@@ -228,11 +238,13 @@ def _rows(db: Database, number: int) -> list[Any]:
     [_identify("u", None, None, news=True), _track("u", "a")],
     "any",
     {},
+    {},
 ).via("a no of the profile that goes wins over a later yes")
 @example(
     [],
     [_identify("u", None, None, news=False), _identify("u", None, None, news=True)],
     "any",
+    {},
     {},
 ).via("a no outweighs a yes from the same second")
 @example(
@@ -243,6 +255,7 @@ def _rows(db: Database, number: int) -> list[Any]:
     ],
     [_track(None, "a"), _track("v", "a"), _track(None, "a")],
     "any",
+    {},
     {},
 ).via("an event of an anonymous id that the next call moves to another customer")
 @example(
@@ -257,6 +270,7 @@ def _rows(db: Database, number: int) -> list[Any]:
     ],
     "any",
     {},
+    {},
 ).via("a call that must wait changes nothing before it is written")
 @example(
     [
@@ -267,6 +281,7 @@ def _rows(db: Database, number: int) -> list[Any]:
     [_track("v", "b"), ("alias", {"userId": "u", "anonymousId": "a", "previousId": "v"})],
     "any",
     {},
+    {},
 ).via("a profile takes in another one before both go into a third")
 @example(
     [],
@@ -276,6 +291,7 @@ def _rows(db: Database, number: int) -> list[Any]:
     ],
     "any",
     {"news": "News"},
+    {},
 ).via("the e-mail address changes after a confirmation was requested")
 @example(
     [_identify("u", "a", None), _identify("v", None, MONDAY - 300, token="t1")],
@@ -284,6 +300,7 @@ def _rows(db: Database, number: int) -> list[Any]:
         _identify("u", None, MONDAY - 200, token="t1"),
     ],
     "any",
+    {},
     {},
 ).via("a call names another customer's token, which the next call moves to this customer")
 @example(
@@ -297,6 +314,7 @@ def _rows(db: Database, number: int) -> list[Any]:
     ],
     "any",
     {},
+    {},
 ).via("an unverified anonymous id goes to another customer, who is then joined to the previous one")
 def test_a_batch_leaves_the_rows_that_its_calls_leave_one_by_one(
     house: House,
@@ -304,11 +322,13 @@ def test_a_batch_leaves_the_rows_that_its_calls_leave_one_by_one(
     calls: list[Said],
     join_on: JoinOn,
     double_opt_in: dict[str, str],
+    limits: dict[str, Any],
 ) -> None:
     """Some calls before it are recorded one by one, so the batch meets stored profiles."""
     db, one_by_one = house.db, [[call] for call in [*before, *calls]]
     together = [*one_by_one[: len(before)], calls]
-    rules = InputRules(join_on=join_on, double_opt_in=double_opt_in)
+    joins = JoinRules.model_validate({"limits": limits})
+    rules = InputRules(join_on=join_on, double_opt_in=double_opt_in, joins=joins)
     assert _record(db, together, next(_numbers), rules) == _record(
         db, one_by_one, next(_numbers), rules
     )

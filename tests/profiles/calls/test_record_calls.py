@@ -10,11 +10,13 @@ from sqlalchemy import delete, func, select
 from config.clock.times import Instant, parse_instant
 from config.database.engine import Database
 from config.errors import SegueError
+from config.join_rules import JoinRules
 from journeys.operations.merge import merge
 from profiles.calls.record_calls import Outcome, take_calls
 from profiles.calls.segment_calls import CallKind, read_call
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.events import PROFILE_CHANGED
+from profiles.rules import InputRules
 from profiles.tables import consents, events, identifiers, merges, profiles
 
 NOW: Instant = parse_instant("2026-03-02T10:00:00Z")
@@ -314,6 +316,9 @@ def test_the_number_of_a_merged_profile_is_not_reused(db: Database) -> None:
     assert known_as(db)["user_id", "u2"] != gone
 
 
+_NO_LIMITS = InputRules(joins=JoinRules.model_validate({"limits": {"anonymous_id": "none"}}))
+
+
 def test_concurrent_processes_may_join_the_same_profiles(db: Database) -> None:
     """Anonymous profiles sign in, in any order, while their events arrive: no profile is split."""
     people = range(6)
@@ -338,7 +343,8 @@ def test_concurrent_processes_may_join_the_same_profiles(db: Database) -> None:
             ]
             for some in (calls[:1], calls[1:]):
                 with db.transaction() as tx:
-                    found += refused(take_calls(tx, [read_call(*said) for said in some], merge))
+                    read = [read_call(*said) for said in some]
+                    found += refused(take_calls(tx, read, merge, _NO_LIMITS))
         return found
 
     with ThreadPoolExecutor(4) as pool:

@@ -1,5 +1,6 @@
 """Identity resolution: which identifiers are joined, and which are kept apart."""
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
@@ -45,7 +46,11 @@ def read(calls: Sequence[SegmentCall], owners: Mapping[Key, int], **known: Any) 
             addresses.setdefault(owner, {})[key] = True
     join_on = known.pop("join_on", "any")
     named = {key: owners[key] for one in calls for key in one.keys if key in owners}
-    on_record = OnRecord(owners=named, **{"users": USERS, "addresses": addresses, **known})
+    counting: dict[int, Counter[str]] = defaultdict(Counter)
+    for key, owner in owners.items():
+        counting[owner][key[0]] += 1
+    stored = {"users": USERS, "addresses": addresses, "counting": counting, **known}
+    on_record = OnRecord(owners=named, **stored)
     return join(dict(enumerate(calls)), on_record, join_on, count(NEW).__next__)
 
 

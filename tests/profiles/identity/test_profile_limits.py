@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import event, select
 
 from channels.rules.loaders import load_recipients
-from config.clock.times import Instant, format_instant, parse_instant
+from config.clock.times import DAY, Instant, format_instant, parse_instant
 from config.database.engine import Database
 from config.policy import Policy
 from journeys.operations.merge import merge
@@ -145,7 +145,7 @@ def test_imports_apply_the_limit_and_report_it(db: Database) -> None:
 def test_the_oldest_anonymous_id_is_removed_and_no_event_is_refused(db: Database) -> None:
     db.now = NOW
     for number in range(150):
-        db.now += 1
+        db.now += 2 * DAY  # so that no week has more than the limit of joins
         said = {"userId": "ann", "anonymousId": f"a{number:03}", "event": "x"}
         [outcome] = take(db, ("track", said))
         assert outcome == Outcome([])
@@ -204,7 +204,8 @@ def test_an_address_for_which_there_is_no_room_is_left_out(db: Database) -> None
 
 
 def test_the_limits_come_from_the_settings(house: House) -> None:
-    house.open(profile_attributes_limit=1024, profile_identifiers_limit=10)
+    policy = Policy.model_validate({"joins": {"limits": {"anonymous_id": "none"}}})
+    house.open(policy=policy, profile_attributes_limit=1024, profile_identifiers_limit=10)
     with receiving(house.segue) as receiver:
         said = {"userId": "ann", "traits": {"notes": "x" * 2000, "plan": "a"}}
         answer = receiver.post("/v1/identify", json=said)
