@@ -1,13 +1,13 @@
 """Profile reads: `GET /v1/profiles/user_id:...` at 200 a second beside 50 events a second.
 
-A complete worker answers them, while each event of another customer enters the library's cart
-recovery, is planned, rendered and posted to the sandbox. A read asks for every field, of a customer
-with twenty events, in the library's segments.
+A complete worker answers them, while it reacts to the events: views of products, and one in ten an
+abandoned cart, which becomes a mail to the sandbox. A read asks for every field, of a customer with
+twenty events, in the library's segments.
 
-The reference is the bare loop of `live` (benchmarks/baselines/bare_loop.py), which reads a profile
-by its primary key, beside as many events. It runs on a database of its own at the same server. Both
-have their turn in each round; `p99_ratio_to_bare_read` is the p99 of the bare read by that of the
-profile, the median of the rounds.
+The reference is the bare application of `intake` (benchmarks/baselines/receivers.py), which reads a
+profile by its primary key and inserts as many events. It runs on a database of its own at the same
+server. Both have their turn in each round; `p99_ratio_to_bare_read` is the p99 of the bare read by
+that of the profile, the median of the rounds.
 """
 
 import asyncio
@@ -23,20 +23,21 @@ from typing import NamedTuple
 import uvloop
 from sqlalchemy import insert
 
-from benchmarks.live import event_of, fill_known
+from benchmarks.live import fill_known
 from benchmarks.support.databases import Fresh, on_postgresql, on_sqlite
 from benchmarks.support.runner import Benchmark, Figures
 from benchmarks.support.sandbox import running_sandbox
-from benchmarks.support.traffic import Shop, read_of
+from benchmarks.support.traffic import Shop, read_of, request_of
 from benchmarks.support.working import cpu_seconds, workers
 from config.clock.times import DAY
 from config.database.engine import Database
 from flows.http.profile_api import PREFIX
 from profiles.tables import events
 
-_WORKER, _BARE = "flows.cli.main work", "benchmarks.baselines.bare_loop"
+_WORKER, _BARE = "flows.cli.main work", "benchmarks.baselines.receivers bare"
 _READS, _EVENTS = 200, 50  # a second
 _HISTORY = 20  # events of each customer
+_CARTS = 10  # one event in so many is an abandoned cart
 _WARM_UP = 1.0  # seconds
 
 
@@ -64,7 +65,7 @@ def _sqlite(quick: bool) -> Figures:
 
 
 def _run(database: Callable[..., AbstractContextManager[Fresh]], quick: bool) -> Figures:
-    size = _Size(400, 1, 1.0) if quick else _Size(4000, 3, 5.0)
+    size = _Size(400, 1, 1.0) if quick else _Size(1000, 3, 4.0)
     now = int(time.time())
     with (
         database(lambda db: _fill(db, size.people, now), now=now) as fresh,
@@ -74,8 +75,7 @@ def _run(database: Callable[..., AbstractContextManager[Fresh]], quick: bool) ->
         for db in stores:
             db.close()
         urls = [db.url for db in stores]
-        left = iter(range(1, size.people + 1))
-        abandoned: list[int] = []
+        buyers = iter(range(1, size.people + 1))
         with (
             workers(1, urls[0], sandbox.port, _WORKER) as ours,
             workers(1, urls[1], sandbox.port, _BARE) as bare,
@@ -84,11 +84,9 @@ def _run(database: Callable[..., AbstractContextManager[Fresh]], quick: bool) ->
             for seconds in (_WARM_UP, *[size.seconds] * size.rounds):
                 chance = random.Random(len(rounds))
                 one, other = (
-                    _read(ports, size.people, seconds, chance, _noted(left, abandoned))
-                    for ports in (ours, bare)
+                    _read(ports, size.people, seconds, chance, buyers) for ports in (ours, bare)
                 )
                 rounds.append((one, other))
-            sandbox.all_arrived(abandoned)
     return _figures(rounds[1:])
 
 
@@ -113,13 +111,6 @@ def _fill(db: Database, people: int, now: int) -> None:
             tx.conn.execute(insert(events), rows)
 
 
-def _noted(left: Iterator[int], abandoned: list[int]) -> Iterator[int]:
-    """The customers of the next events, which are noted."""
-    for number in left:
-        abandoned.append(number)
-        yield number
-
-
 def _read(
     ports: Sequence[int],
     people: int,
@@ -139,7 +130,7 @@ def _read(
             assert status == 200, f"the receiver responds {status}"
 
         async def report(number: int) -> None:
-            _, status = await shop.send(event_of(number))
+            _, status = await shop.send(_event_of(number))
             assert status == 200, f"the receiver responds {status}"
 
         reads = iter(lambda: chance.randint(1, people), 0)
@@ -152,6 +143,19 @@ def _read(
     before = cpu_seconds(ports[0])
     took = uvloop.run(load())
     return _Round(took, cpu_seconds(ports[0]) - before)
+
+
+def _event_of(number: int) -> bytes:
+    """The request with an event of a customer."""
+    is_cart = number % _CARTS == 0
+    seen = {"sku": f"s-{number % 97}", "price": 24.5, "category": "Camping"}
+    event = {
+        "userId": f"u-{number}",
+        "event": "cart_abandoned" if is_cart else "product_viewed",
+        "messageId": f"m-{number}",
+        "properties": {"cart_id": f"c-{number}", **seen} if is_cart else seen,
+    }
+    return request_of("/v1/track", event)
 
 
 async def _at_rate(

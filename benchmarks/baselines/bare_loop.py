@@ -1,12 +1,10 @@
-"""The process that replaces the worker of `live` and of `profile-reads`, without Segue.
+"""The process that replaces the worker of `live`, without Segue.
 
     python -m benchmarks.baselines.bare_loop
 
 It does the least that turns an event into a message: an ASGI route parses the call and inserts a
 row, answers, posts the mail with httpx, and updates the row. It checks no key and no rule, and the
 mail is written in advance. The number of the customer is the one in its user id.
-
-GET of any path that ends with a customer's user id reads the profile by its primary key.
 """
 
 import asyncio
@@ -45,16 +43,11 @@ class BareLoop:
             f"dedupe_key, bucket) VALUES ({', '.join([mark] * 7)}) RETURNING id"
         )
         self._update = f"UPDATE event SET received_at = {mark} WHERE id = {mark}"
-        self._read = f"SELECT attributes FROM profile WHERE id = {mark} AND bucket = {mark}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
         if scope["path"] == "/metrics":
             await answer(send, generate_latest(REGISTRY))
-            return
-        number = scope["path"].rpartition("u-")[2]
-        if scope["method"] == "GET" and number.isdecimal():
-            await answer(send, await asyncio.to_thread(self._attributes, int(number)))
             return
         body = await body_of(receive)
         if body:
@@ -77,11 +70,6 @@ class BareLoop:
         )
         assert response.status_code == 202, response.text
         await asyncio.to_thread(self._write, self._update, (1, event_id))
-
-    def _attributes(self, number: int) -> bytes:
-        with self._db.transaction(write=False) as tx:
-            [(attributes,)] = tx.conn.exec_driver_sql(self._read, (number, bucket_of(number)))
-        return attributes.encode() if isinstance(attributes, str) else orjson.dumps(attributes)
 
     def _write(self, sql: str, row: tuple[object, ...]) -> int:
         with self._db.transaction() as tx:

@@ -1,11 +1,12 @@
-"""A process that only receives, for `intake`.
+"""A process that only receives, for `intake` and `profile-reads`.
 
     python -m benchmarks.baselines.receivers segue|bare
 
 `segue` is the worker's receiver without the rest of a worker. `bare` is the least that an ASGI
 application does for the same rows: it parses the body, inserts the events of the request by one
 prepared statement, commits, and answers. Its profile ids are the numbers in the user ids; it checks
-no key, no call and no limit, and resolves nobody.
+no key, no call and no limit, and resolves nobody. GET of a path that ends with a user id reads the
+attributes by primary key.
 """
 
 import asyncio
@@ -37,16 +38,27 @@ class Bare:
         self._db = db
         marks = ", ".join(["?" if db.is_sqlite else "%s"] * 9)
         self._insert = f"INSERT INTO event ({_COLUMNS}) VALUES ({marks}) ON CONFLICT DO NOTHING"
+        mark = "?" if db.is_sqlite else "%s"
+        self._read = f"SELECT attributes FROM profile WHERE id = {mark} AND bucket = {mark}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
         if scope["path"] == "/metrics":
             await answer(send, generate_latest(REGISTRY))
             return
+        number = scope["path"].rpartition("u-")[2]
+        if scope["method"] == "GET" and number.isdecimal():
+            await answer(send, await asyncio.to_thread(self._attributes, int(number)))
+            return
         if body := await body_of(receive):
             said = orjson.loads(body)
             await asyncio.to_thread(self._write, said.get("batch") or [said])
         await answer(send, b'{"success":true}')
+
+    def _attributes(self, number: int) -> bytes:
+        with self._db.transaction(write=False) as tx:
+            [(attributes,)] = tx.conn.exec_driver_sql(self._read, (number, bucket_of(number)))
+        return attributes.encode() if isinstance(attributes, str) else orjson.dumps(attributes)
 
     def _write(self, calls: list[dict[str, Any]]) -> None:
         with self._db.transaction() as tx:

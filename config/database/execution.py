@@ -20,6 +20,10 @@ T = TypeVar("T")
 
 # The compiled statements of all databases of a process.
 _COMPILED = 4_000
+# psycopg keeps how it has read the names in a text of at most so many characters with at most so
+# many parameters (3.2, psycopg/_queries.py). To read those of a larger text takes as long as
+# PostgreSQL needs to execute it, so it gets PostgreSQL's own numbers in place of names.
+_LONGEST_KEPT, _MOST_KEPT = 4096, 50
 
 SqlStatement = SelectBase | UpdateBase
 Given = Mapping[str, Any]
@@ -28,11 +32,21 @@ _Convert = Callable[[Any], Any] | None
 
 
 class CompiledForDriver:
-    """A statement for one database: its text, and how its values are converted."""
+    """A statement for one database: its text, and how its values are converted.
+
+    is_numbered: its parameters are $1, $2 ..., which psycopg's RawCursor takes.
+    """
 
     def __init__(self, statement: SqlStatement, dialect: Dialect) -> None:
         compiled = statement.compile(dialect=dialect)
         assert isinstance(compiled, SQLCompiler)
+        self.is_numbered = dialect.name == "postgresql" and (
+            len(str(compiled)) > _LONGEST_KEPT or len(compiled.binds) > _MOST_KEPT
+        )
+        if self.is_numbered:
+            numbering: Dialect = cast(Any, type(dialect))(paramstyle="numeric_dollar")
+            compiled = statement.compile(dialect=numbering)
+            assert isinstance(compiled, SQLCompiler)
         assert not compiled.post_compile_params | compiled.literal_execute_params
         assert not compiled.escaped_bind_names
         self.sql = str(compiled)
@@ -95,7 +109,8 @@ def rows(conn: Connection, statement: SqlStatement, given: Given) -> list[Any]:
     Raises SQLAlchemy's errors.
     """
     compiled = compiled_for(statement, conn.dialect)
-    return _execute(conn, compiled.sql, compiled.values(given), compiled.rows)
+    values, is_numbered = compiled.values(given), compiled.is_numbered
+    return _execute(conn, compiled.sql, values, compiled.rows, is_numbered=is_numbered)
 
 
 def write(conn: Connection, statement: SqlStatement, *given: Given) -> int:
@@ -103,9 +118,10 @@ def write(conn: Connection, statement: SqlStatement, *given: Given) -> int:
     if not given:
         return 0
     compiled = compiled_for(statement, conn.dialect)
-    if len(given) == 1:
-        return _execute(conn, compiled.sql, compiled.values(given[0]), _number)
-    return _execute(conn, compiled.sql, [compiled.values(one) for one in given], _number, many=True)
+    many = len(given) > 1
+    values = [compiled.values(one) for one in given] if many else compiled.values(given[0])
+    is_numbered = compiled.is_numbered
+    return _execute(conn, compiled.sql, values, _number, many=many, is_numbered=is_numbered)
 
 
 def run(conn: Connection, sql: str, *values: Sequence[Any]) -> int:
@@ -124,9 +140,14 @@ def _execute(
     read: Callable[[DBAPICursor], T],
     *,
     many: bool = False,
+    is_numbered: bool = False,
 ) -> T:
     """Execute a text, and read its result."""
-    cursor = conn.connection.cursor()
+    cursor = (
+        conn.dialect.loaded_dbapi.RawCursor(conn.connection.dbapi_connection)
+        if is_numbered
+        else conn.connection.cursor()
+    )
     for listener in conn.dispatch.before_cursor_execute:
         sql, values = listener(conn, cursor, sql, values, None, many)
     try:

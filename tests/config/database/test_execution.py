@@ -50,6 +50,17 @@ _ADD = insert(_TABLE).values(
     id=bindparam("row"), name=None, on=True, about=bindparam("told", type_=JSON_COLUMN)
 )
 _TURN_ON = update(_TABLE).where(_C.id > bindparam("after")).values(on=True).returning(_C.about)
+# Longer than what psycopg keeps, in characters and in parameters.
+_LONG = select(
+    _C.id,
+    (_C.id % 2).label("odd"),
+    *((_C.name == f"{number} % %% $1 {'x' * 50}").label(f"n{number}") for number in range(60)),
+).where(any_of(_C.id, "ids", [1, 2]), _C.name.is_not_distinct_from(bindparam("named", None)))
+_RENAME_LONG = (
+    update(_TABLE)
+    .where(_C.id == bindparam("row"), *(_C.name != f"{number}" for number in range(60)))
+    .values(name=bindparam("to"))
+)
 _ABSOLUTE = select(func.abs(_C.id)).order_by(_C.id.desc())
 
 
@@ -69,6 +80,23 @@ def test_rows_have_the_columns_names_and_types(things: Database) -> None:
             found = tx.rows(_ALL, {})
             assert [tuple(row) for row in found] == [tuple(row) for row in tx.conn.execute(_ALL)]
             assert [row._asdict() for row in found] == _ROWS
+
+
+def test_a_long_statement(things: Database) -> None:
+    with things.transaction() as tx:
+        names = [False] * 60
+        assert tx.rows(_LONG, {"named": "100 % é"}) == [(1, 1, *names)]
+        given = {"ids": {1, 3}, "named": ":x %s ?"}
+        assert tx.rows(_LONG, given) == [(3, 1, *names)]
+        assert [tuple(one) for one in tx.conn.execute(_LONG, given)] == [(3, 1, *names)]
+        sixtieth = f"59 % %% $1 {'x' * 50}"
+        changes = [{"row": 1, "to": sixtieth}, {"row": 3, "to": "%s $1"}]
+        assert tx.write(_RENAME_LONG, *changes) == 2
+        assert tx.rows(_LONG, {"named": sixtieth}) == [(1, 1, *names[1:], True)]
+        assert tx.write(_RENAME_LONG, {"row": 3, "to": None}) == 1
+        assert tx.rows(_LONG, {"ids": [3]}) == [(3, 1, *[None] * 60)]
+        with pytest.raises(KeyError, match="row"):
+            tx.write(_RENAME_LONG, {"to": None})
 
 
 def test_parameters(things: Database) -> None:
