@@ -20,7 +20,8 @@ from profiles.tables import identifiers
 
 _REASON = {
     "no_address": "The customer has no {address} on record.",
-    "suppressed": "The {address} bounced, complained or is no longer registered.",
+    "suppressed": "The {address} bounced, complained or is no longer registered, or its owner was "
+    "erased.",
     "no_consent": "The customer has not agreed to {topic} by {channel}.",
     "held_out": "The customer is in the holdout group, which gets no marketing.",
     "capped": "A frequency cap was full.",

@@ -120,6 +120,12 @@ class Settings(BaseSettings):
         default=(),
         description="Earlier secret keys, as a JSON list: links signed with them still work.",
     )
+    erasure_key: Annotated[SecretStr, AfterValidator(_long_or_empty)] = Field(
+        default=SecretStr(""),
+        description="The key of the hashes of erased people's addresses. Never change it: without "
+        "it nobody knows whose addresses must not be written to. Empty: secret_key, and the "
+        "retired ones.",
+    )
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = Field(
         default=(IPv4Network("127.0.0.1"), IPv6Network("::1")),
         description="Addresses or networks of your proxies, as a JSON list. Their connections are "

@@ -23,6 +23,7 @@ from config.settings import Settings, load_settings
 from journeys.definition.catalog import Catalog, load_catalog
 from journeys.engine.advance import Engine
 from journeys.engine.hand_over import CatalogJourneys
+from profiles.identity.erased import erased_addresses_of
 from profiles.identity.holdout import holdout_of
 from profiles.identity.placeholders import Meaningless
 from profiles.rules import InputRules, ProfileLimits
@@ -88,6 +89,7 @@ def input_rules(settings: Settings, policy: Policy) -> InputRules:
         join_on=policy.join_on,
         joins=policy.joins,
         holdout=holdout_of(settings, policy),
+        erased=erased_addresses_of(settings),
     )
 
 

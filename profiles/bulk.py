@@ -1,15 +1,19 @@
 """Helpers for bulk statements: many values in one parameter, and locks in a fixed order."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import orjson
 from sqlalchemy import (
     ColumnElement,
     Dialect,
+    Select,
+    Table,
     Text,
     TypeDecorator,
     bindparam,
+    func,
     select,
     text,
 )
@@ -85,6 +89,26 @@ def new_profile_ids(tx: Tx, number: int) -> Sequence[int]:
 _LAST_ID = text("SELECT seq FROM sqlite_sequence WHERE name = 'profile'")
 _NEXT_IDS = text(
     "SELECT nextval(pg_get_serial_sequence('profile', 'id')) FROM generate_series(1, :number)"
+)
+
+
+def new_row_ids(tx: Tx, table: Table, number: int) -> Sequence[int]:
+    """New ids for rows that the caller inserts in this transaction, in ascending order."""
+    if tx.is_sqlite:
+        # SQLite has one writer.
+        last = tx.conn.scalar(_highest_id(table)) or 0
+        return range(last + 1, last + 1 + number)
+    of = {"of_table": table.name, "number": number}
+    return sorted(tx.conn.execute(_NEXT_ROW_IDS, of).scalars())
+
+
+@lru_cache
+def _highest_id(table: Table) -> Select[tuple[int | None]]:
+    return select(func.max(table.c.id))
+
+
+_NEXT_ROW_IDS = text(
+    "SELECT nextval(pg_get_serial_sequence(:of_table, 'id')) FROM generate_series(1, :number)"
 )
 
 

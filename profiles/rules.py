@@ -6,6 +6,7 @@ from typing import NamedTuple
 from config.join_rules import DEFAULT_JOIN_RULES, JoinRules
 from config.policy import ConsentTrait, JoinOn
 from profiles.consent.double_opt_in import NO_TOPICS
+from profiles.identity.erased import NOBODY_ERASED, ErasedAddresses
 from profiles.identity.holdout import NO_HOLDOUT, Holdout
 from profiles.identity.placeholders import MEANINGLESS, Meaningless
 
@@ -34,6 +35,7 @@ class InputRules(NamedTuple):
     join_on: the addresses in calls that join profiles.
     joins: how many identifiers of a kind become one profile, and which of a call is left out.
     holdout: the share of profiles that get no marketing.
+    erased: how addresses of erased people are recognised.
     """
 
     lenient_dots: bool = False
@@ -44,6 +46,7 @@ class InputRules(NamedTuple):
     join_on: JoinOn = "any"
     joins: JoinRules = DEFAULT_JOIN_RULES
     holdout: Holdout = NO_HOLDOUT
+    erased: ErasedAddresses = NOBODY_ERASED
 
 
 DEFAULT_RULES = InputRules()

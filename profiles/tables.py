@@ -39,6 +39,8 @@ ADDRESS_KIND: Mapping[ChannelName, AddressKind] = {
 
 # Why nothing is sent to an address.
 SuppressionState = Literal["bounced", "unregistered", "complained"]
+# The state of an address whose owner was erased, until somebody opts in on the channel.
+ERASED = "erased"
 
 # SQLite generates row numbers only in an INTEGER column; 64 bits elsewhere.
 BIG = BigInteger().with_variant(Integer, "sqlite")
@@ -148,7 +150,7 @@ class Suppression(SQLModel, table=True):
         sa_column=Column(SmallInteger, primary_key=True, nullable=False),
         description="the bucket of the identifier",
     )
-    state: str = Field(description="SuppressionState")
+    state: str = Field(description="SuppressionState, or ERASED")
     since: Instant | None = Field(
         default=None, sa_type=BigInteger, description="empty: from before schema 0014"
     )
@@ -337,6 +339,40 @@ class HeldOutAddress(SQLModel, table=True):
     since: Instant = Field(sa_type=BigInteger)
 
 
+class ErasedAddress(SQLModel, table=True):
+    """An address of an erased person on a channel, as a keyed hash. Whoever has it later gets
+    nothing there until an opt-in that is newer.
+    """
+
+    __tablename__: ClassVar[str] = "erased_address"
+
+    hash: str = Field(primary_key=True, description="profiles/identity/erased.py")
+    channel: str = Field(primary_key=True)
+    bucket: int = Field(
+        sa_column=Column(SmallInteger, primary_key=True, nullable=False),
+        description="the first byte of the hash",
+    )
+    since: Instant = Field(sa_type=BigInteger, description="when the person was erased")
+
+
+class PrivacyRequest(SQLModel, table=True):
+    """Who exported or erased a person, and when. It names the person by keyed hashes only."""
+
+    __tablename__: ClassVar[str] = "privacy_request"
+
+    id: int = Field(sa_column=id_column())
+    at: Instant = Field(sa_type=BigInteger)
+    act: str = Field(description="erase or export")
+    asked_by: str = Field(description="a user of the staff site, or the command line")
+    hashes: list[Any] = Field(
+        sa_column=Column(JSON_COLUMN, nullable=False),
+        description="of each identifier: profiles/identity/erased.py",
+    )
+    counts: dict[str, Any] = Field(
+        sa_column=Column(JSON_COLUMN, nullable=False), description="rows by table"
+    )
+
+
 class Company(SQLModel, table=True):
     """A company, which `group` calls describe. A profile belongs to the one that its attribute
     `group_id` names.
@@ -376,5 +412,7 @@ merges = table_of(Merge)
 join_limit_hits = table_of(JoinLimitHit)
 held_out = table_of(HeldOut)
 held_out_addresses = table_of(HeldOutAddress)
+erased_addresses = table_of(ErasedAddress)
+privacy_requests = table_of(PrivacyRequest)
 companies = table_of(Company)
 upgrades = table_of(Upgrade)

@@ -2,7 +2,8 @@
 
 table.py: the tables, which any module may read. states.py: the states, and `ALLOWED` with the
 allowed transitions. transitions.py and device_transitions.py: one function for each transition.
-past.py: the end of retention. No other module writes these tables.
+past.py: the end of retention. nameless.py: what stays of an erased customer's. No
+other module writes these tables.
 """
 
 from channels.messages.states import COUNTING_STATES, DeviceState, MessageState

@@ -1,6 +1,7 @@
 """The tables of the outbox: one row for each wanted message, also if it was refused.
 
-Any module may read these tables; only transitions.py, device_transitions.py and past.py write them.
+Any module may read these tables; only transitions.py, device_transitions.py, past.py
+and nameless.py write them.
 """
 
 from typing import Any, ClassVar

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from channels.messages import device_transitions, transitions
 from channels.messages.device_transitions import DeviceOutcome
+from channels.messages.nameless import existing
 from channels.messages.transitions import Recorded, RecordedState
 from channels.outbox import devices
 from channels.outbox.claims import Claim, Journeys
@@ -111,6 +112,8 @@ class Outcomes(NamedTuple):
 def record(tx: Tx, journeys: Journeys, done: Sequence[Done], *, move: bool = True) -> Outcomes:
     """Write at least one outcome, and move the enrollments on that wait for it.
 
+    Outcomes of messages whose customer was erased meanwhile are ignored.
+
     move: False only makes them due.
     """
     pushed = [one for one in done if one.device is not None]
@@ -120,14 +123,17 @@ def record(tx: Tx, journeys: Journeys, done: Sequence[Done], *, move: bool = Tru
     waiting = {one.claim.enrollment_id for one in [*gone, *pushed]}
     people = {one.claim.profile_id for one in done}
     with journeys.following(tx, waiting, people, move=move) as following:
-        tally, events = _record(tx, done, whole, pushed)
+        if tx.is_sqlite or following.more:  # a profile may not exist any more
+            there = existing(tx, {one.claim.message_id for one in done})
+            done = [one for one in done if one.claim.message_id in there]
+        tally, events = _record(tx, done)
     return Outcomes(tally, following.more or bool(events))
 
 
-def _record(
-    tx: Tx, done: Sequence[Done], whole: Sequence[Done], pushed: Sequence[Done]
-) -> tuple[Tally, Sequence[NewEvent]]:
+def _record(tx: Tx, done: Sequence[Done]) -> tuple[Tally, Sequence[NewEvent]]:
     """Write outcomes; returns their counts, and the events that journeys may wait for."""
+    pushed = [one for one in done if one.device is not None]
+    whole = [one for one in done if one.device is None]
     suppressing = [one for one in done if one.suppress is not None]
     _suppress(tx, suppressing)
     counts = Counter(_counted(one, one.change.state, one.change.reason) for one in whole)

@@ -1,6 +1,6 @@
 """The log of the staff site: every look at a customer and every act, with who and when."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import ClassVar, Literal, NamedTuple
 
 from sqlalchemy import (
@@ -13,10 +13,12 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    update,
 )
 from sqlmodel import Field, SQLModel
 
 from config.clock.times import Instant
+from config.database.arrays import any_of
 from config.database.engine import Tx, table_of
 
 StaffActName = Literal[
@@ -43,13 +45,16 @@ StaffActName = Literal[
     "stopped",
     "approved",
     "rejected",
+    "exported a customer",
+    "erased a customer",
 ]
 # Who acts by `segue staff` on the command line.
 COMMAND_LINE = "command line"
 
 
 class StaffActRow(SQLModel, table=True):
-    """One act of a user of the staff site. Rows are never changed; retention deletes old ones."""
+    """One act of a user of the staff site. Retention deletes old rows; an erasure
+    removes the customer's number."""
 
     __tablename__: ClassVar[str] = "staff_act"
 
@@ -84,6 +89,7 @@ _SINCE = (
         _c.act == bindparam("of_act"),
     )
 )
+_UNLINK = update(_acts).where(any_of(_c.profile_id, "profiles")).values(profile_id=None)
 _DELETE_OLD = delete(_acts).where(
     _c.id.in_(
         select(_c.id)
@@ -122,6 +128,11 @@ def acts_since(tx: Tx, name: str, act: StaffActName, since: Instant) -> int:
 def delete_acts(tx: Tx, before: Instant, most: int) -> int:
     """Delete at most `most` acts from before a time, the oldest first; returns how many."""
     return tx.conn.execute(_DELETE_OLD, {"before": before, "most": most}).rowcount
+
+
+def unlink_acts(tx: Tx, profile_ids: Collection[int]) -> None:
+    """Keep the acts about these customers without their numbers."""
+    tx.conn.execute(_UNLINK, {"profiles": profile_ids})
 
 
 def latest_acts(tx: Tx, most: int, before: int | None = None) -> Iterator[StaffAct]:

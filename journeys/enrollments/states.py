@@ -17,6 +17,10 @@ UNDONE = "exited: the launch was undone, nothing was sent"
 # The end reason of the others, and the reason of their cancelled messages.
 UNDONE_AFTER_SENDING = "exited: the launch was undone"
 
+# The end reason of enrollments that the erasure of their customer ended, and the reason of their
+# cancelled messages.
+ERASED_REASON = "exited: the customer was erased"
+
 # The states that may follow each state. None: the row does not exist yet.
 EnrollmentFollow = Mapping[EnrollmentState | None, tuple[EnrollmentState, ...]]
 

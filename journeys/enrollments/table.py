@@ -1,6 +1,6 @@
 """The table of enrollments: one row for each passage of a profile through a journey.
 
-Any module may read this table; only transitions.py writes it.
+Any module may read this table; only transitions.py and nameless.py write it.
 """
 
 from typing import Any, ClassVar

@@ -32,6 +32,7 @@ from profiles.consent.state import (
     write_statements,
 )
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
+from profiles.identity.addresses import OptIn, lift_erased
 from profiles.identity.person import Key as Identifier
 from profiles.identity.survivors import survivors
 
@@ -180,6 +181,7 @@ class _Ledger:
         self._withdrawn_of: set[int] = set()
         self._sources_of: set[int] = set()
         self._recorded: list[ConsentChange] = []
+        self._opt_ins: set[OptIn] = set()
         self.applied: list[ConsentChange] = []
         self.overruled: list[ConsentChange] = []
         self.waiting: list[ConsentChange] = []
@@ -190,6 +192,7 @@ class _Ledger:
         if topics_too:
             changes = [*changes, *_of_topics(changes, self._current)]
         changes = [*changes, *self._ending_a_wait(changes)]
+        self._note_opt_ins(changes)
         self._read_withdrawn(changes)
         differing = [one for one in changes if _differs(one, self._current.get(one.key))]
         self._read_last_sources(differing)
@@ -219,6 +222,18 @@ class _Ledger:
         applied = dict.fromkeys(change.key for change in self.applied)
         write_statements(self._tx, [self._current[key] for key in applied])
         _record(self._tx, self._recorded, self._source)
+        lift_erased(self._tx, self._opt_ins)
+
+    def _note_opt_ins(self, changes: Sequence[ConsentChange]) -> None:
+        """Note the opt-ins of a known time. One that waits for a confirmation counts too: the mail
+        that asks for it goes to the address.
+        """
+        now = self._tx.now
+        self._opt_ins.update(
+            OptIn(one.profile_id, one.channel, now + 1 if one.just_now else one.at(now))
+            for one in changes
+            if one.granted and not one.of_unknown_age(now)
+        )
 
     def _holds(self, change: ConsentChange) -> bool:
         """Whether it overrules the current consent."""

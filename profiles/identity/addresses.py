@@ -29,11 +29,12 @@ from sqlalchemy import (
 from config.channels import ChannelName
 from config.clock.times import Instant
 from config.database.aggregates import rows_as_json
-from config.database.arrays import InsertRows, any_of, one_of
+from config.database.arrays import InsertRows, any_of, one_of, rows_of
 from config.database.engine import Tx
 from profiles.bucketing import identifier_bucket
 from profiles.tables import (
     ADDRESS_KIND,
+    ERASED,
     IdentifierKind,
     SuppressionState,
     identifiers,
@@ -94,7 +95,7 @@ def address_rows() -> dict[Table, ColumnElement[bool]]:
 
 
 def suppressed_since(tx: Tx, since: Instant) -> dict[tuple[str, str], SuppressionState]:
-    """Why addresses were suppressed from `since` on, by address and channel."""
+    """Why providers suppressed addresses from `since` on, by address and channel."""
     found = tx.conn.execute(_SUPPRESSED_SINCE, {"since": since})
     return {(address, channel): state for address, channel, state in found}
 
@@ -107,7 +108,7 @@ def forget_suppressions(tx: Tx, since: Instant) -> None:
 _FORGET_SUPPRESSIONS = delete(suppressions).where(suppressions.c.since >= bindparam("since"))
 _SUPPRESSED_SINCE = select(
     suppressions.c.address, suppressions.c.channel, suppressions.c.state
-).where(suppressions.c.since >= bindparam("since"))
+).where(suppressions.c.since >= bindparam("since"), suppressions.c.state != ERASED)
 
 
 # kind, value, country, platform, seen_at, a channel on which it is suppressed
@@ -318,3 +319,64 @@ def suppress(tx: Tx, found: Collection[Suppressed]) -> None:
             for one in sorted(found)
         ],
     )
+
+
+class ErasedOwner(NamedTuple):
+    """An address on a channel whose owner was erased at `since`."""
+
+    channel: ChannelName
+    kind: IdentifierKind
+    address: str
+    since: Instant
+
+
+class OptIn(NamedTuple):
+    """A yes of a profile to a channel or a topic on it. at: its time."""
+
+    profile_id: int
+    channel: ChannelName
+    at: Instant
+
+
+_SUPPRESS_ERASED = InsertRows(
+    *(_s.address, _s.channel, _s.bucket, _s.state, _s.since), on_conflict="DO NOTHING"
+)
+_OPT_INS = rows_of("opt_ins", identifiers.c.profile_id, identifiers.c.kind, _s.channel, _s.since)
+_blocked = suppressions.alias("blocked")
+_LIFT = delete(suppressions).where(
+    tuple_(_s.address, _s.channel).in_(
+        select(_blocked.c.address, _blocked.c.channel)
+        .join(identifiers, identifiers.c.value == _blocked.c.address)
+        .join(
+            _OPT_INS,
+            (_OPT_INS.c.profile_id == identifiers.c.profile_id)
+            & (_OPT_INS.c.kind == identifiers.c.kind)
+            & (_OPT_INS.c.channel == _blocked.c.channel),
+        )
+        .where(_blocked.c.state == ERASED, _blocked.c.since < _OPT_INS.c.since)
+    )
+)
+
+
+def suppress_owners_erased(tx: Tx, found: Collection[ErasedOwner]) -> None:
+    """Suppress addresses of erased people. A suppression for another reason stays."""
+    _SUPPRESS_ERASED(
+        tx.conn,
+        [
+            (
+                *(one.address, one.channel, identifier_bucket(one.kind, one.address)),
+                *(ERASED, one.since),
+            )
+            for one in sorted(found)
+        ],
+    )
+
+
+def lift_erased(tx: Tx, opt_ins: Collection[OptIn]) -> None:
+    """Send to addresses of erased people again whose owners have opted in since."""
+    if opt_ins:
+        rows = [
+            (one.profile_id, ADDRESS_KIND[one.channel], one.channel, one.at)
+            for one in sorted(opt_ins)
+        ]
+        tx.conn.execute(_LIFT, {"opt_ins": rows})

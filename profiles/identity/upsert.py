@@ -18,6 +18,7 @@ from profiles.identity.addresses import (
     is_retired_row,
     is_suppressed_anywhere,
 )
+from profiles.identity.erased import suppress_erased
 from profiles.identity.holdout import Gain, follow_addresses, is_address
 from profiles.identity.owners import (
     Holder,
@@ -157,7 +158,9 @@ def upsert_people(
     _insert_profiles(tx, fresh)
     _write_identifiers(tx, touched, book.free)
     new = {account.id for account in fresh}
-    follow_addresses(tx, rules.holdout, (_gain(account, new) for account in touched))
+    gains = [_gain(account, new) for account in touched]
+    follow_addresses(tx, rules.holdout, gains)
+    suppress_erased(tx, rules.erased, {gain.profile_id: gain.gained for gain in gains})
     consent = change_consent_in_turn(
         tx,
         [some for account in touched for some in account.changes(in_turn=in_turn)],

@@ -135,7 +135,10 @@ def _identifiers(tx: Tx, given: Mapping[str, int]) -> Iterator[ShownIdentifier]:
     for row in tx.conn.execute(_IDENTIFIERS, given):
         note = ""
         if row.is_suppressed:
-            note = "nothing is sent to it: it bounced, complained or is not registered any more"
+            note = (
+                "nothing is sent to it: it bounced, complained, is not registered any more, or its "
+                "owner was erased"
+            )
         elif row.is_retired:
             note = "replaced or removed"
         elif row.kind in ("email", "phone", "push_token") and row.value not in used:

@@ -48,6 +48,7 @@ from journeys.definition.graph import steps_after
 from journeys.definition.steps import ExperimentStep
 from journeys.engine.exits import EXITED
 from journeys.enrollments import enrollments
+from journeys.enrollments.states import ERASED_REASON
 from journeys.operations.control import STOPPED_REASON
 from journeys.operations.counts import AHEAD, HANDED_OVER, RETURNED, counted_reason
 from journeys.operations.merge import MERGED
@@ -55,7 +56,7 @@ from journeys.tables import launches, message_totals
 from profiles.conditions.language import Condition
 
 # Ends of enrollments that leave no passage by the step.
-_WITHOUT_PASSAGE = (EXITED, MERGED, STOPPED_REASON)
+_WITHOUT_PASSAGE = (EXITED, MERGED, STOPPED_REASON, ERASED_REASON)
 
 _t = message_totals.c
 _REMOVED = (
