@@ -10,7 +10,6 @@ import typer
 from config.access.staff_acts import COMMAND_LINE
 from config.errors import SegueError
 from flows.cli.output import AsJson, opened, print_json, say, show_table
-from journeys.privacy.erase import Erased, count_rows, erase
 from journeys.privacy.people import person_named
 
 commands = typer.Typer()
@@ -38,6 +37,8 @@ def erase_command(
     as_json: AsJson = False,
 ) -> None:
     """Erase everything about one person; journeys' counts stay. Nothing takes it back."""
+    from journeys.privacy.erase import Erased, count_rows, erase  # loads numpy
+
     segue = opened(context)
     find = partial(person_named, text=person, meaningless=segue.rules.meaningless)
     with segue.db.transaction(write=False) as tx:
