@@ -86,7 +86,6 @@ def _condition(table: Table) -> Any:
         return or_(
             any_of(table.c.profile_id, "profiles"),
             any_of(table.c.value, "values"),
-            any_of(table.c.limited_to, "values"),
         )
     if table.name == "suppression":
         return any_of(table.c.address, "addresses")
