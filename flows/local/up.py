@@ -16,13 +16,14 @@ from config.access.private_files import make_private_folder, open_private
 from config.access.staff_acts import COMMAND_LINE, record_act
 from config.access.staff_users import add_user, list_users, stored_hash
 from config.clock.times import Instant, format_instant, parse_instant
-from config.database.engine import Database
+from config.database.engine import Database, Tx
 from config.errors import SegueError
 from config.settings import Settings
 from flows.app import Segue, open_segue
 from flows.cli.output import say
 from flows.local.sandbox_api import SandboxAPI
 from flows.local.stack import Stack, check_ports
+from journeys.definition.catalog import LIBRARY
 from profiles.sample.shop import load_sample_shop
 from profiles.tables import profiles
 
@@ -87,13 +88,16 @@ class FirstStart:
     """The work of the first start. A file with its time exists from its begin to its end.
 
     So a first start that was killed is repeated with the same time, and adds only what is missing.
+    The sample shop is for the journeys of the checkout: a library of one's own has its own people.
     """
 
-    def __init__(self, data_dir: Path, db: Database) -> None:
-        self._mark = data_dir / "first-start"
+    def __init__(self, settings: Settings, db: Database) -> None:
+        self._mark = settings.data_dir / "first-start"
         self._db = db
+        if settings.library.resolve() != LIBRARY.resolve():
+            return
         with db.transaction(write=False) as tx:
-            if not self._mark.exists() and tx.conn.scalar(select(profiles.c.id).limit(1)) is None:
+            if not self._mark.exists() and is_empty(tx):
                 written = self._mark.with_suffix(".new")
                 written.write_text(format_instant(tx.now))
                 written.rename(self._mark)
@@ -113,6 +117,11 @@ class FirstStart:
 
     def finish(self) -> None:
         self._mark.unlink()
+
+
+def is_empty(tx: Tx) -> bool:
+    """Whether there is no customer yet."""
+    return tx.conn.scalar(select(profiles.c.id).limit(1)) is None
 
 
 def _run(settings: Settings) -> None:
@@ -143,7 +152,7 @@ def _staff_login(segue: Segue) -> str:
 
 def _start(stack: Stack, segue: Segue) -> None:
     settings, prefect = stack.settings, stack.prefect
-    first = FirstStart(settings.data_dir, segue.db)
+    first = FirstStart(settings, segue.db)
     stack.start_servers()
     if first.load_shop():
         say("Loaded the sample shop: 3,000 invented customers and a year of their orders.")
@@ -170,6 +179,9 @@ def _start(stack: Stack, segue: Segue) -> None:
         first.finish()
         say(f"  {FIRST_JOURNEY} is being sent to {FIRST_AUDIENCE}:")
         say(f"    {prefect.page(run_id)}")
+    with segue.db.transaction(write=False) as tx:
+        if is_empty(tx):
+            say("  There are no customers yet: segue import FILE --map MAP")
     say("  The simulated customers open, click and reply within a minute or two.")
     say("")
     say(f"Ctrl-C stops everything. Data and logs: {settings.data_dir}")

@@ -1,5 +1,6 @@
 """`segue up`: start and stop it as a user does, on its own ports and data."""
 
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from flows.local.sandbox_api import SandboxAPI
 from flows.local.stack import Stack, check_ports, environment, on_free_ports
 from flows.local.up import FirstStart, only_one, up
 from flows.orchestration.names import deployment_name
+from journeys.definition.catalog import LIBRARY
 from profiles.sample.shop import load_sample_shop
 from profiles.tables import events, profiles
 from tests.support.http.chromium import chromium, needs_chromium
@@ -239,13 +241,13 @@ def test_a_first_start_that_was_killed_is_done_over_as_of_the_same_moment(
 ) -> None:
     segue = open_segue(settings)
     with closing(segue.db):
-        first = FirstStart(settings.data_dir, segue.db)
+        first = FirstStart(settings, segue.db)
         assert first.is_now
         # Killed half-way: some of the customers are there, and it is tomorrow.
         moment = parse_instant((settings.data_dir / "first-start").read_text())
         load_sample_shop(segue.db, moment, customers=100)
         segue.db.now = moment + DAY
-        again = FirstStart(settings.data_dir, segue.db)
+        again = FirstStart(settings, segue.db)
         assert again.load_shop()
         with segue.db.transaction(write=False) as tx:
             people = tx.conn.execute(select(func.count()).select_from(profiles)).scalar_one()
@@ -253,12 +255,23 @@ def test_a_first_start_that_was_killed_is_done_over_as_of_the_same_moment(
         assert people == 3000
         assert latest < moment, format_instant(latest)
         again.finish()
-        assert not FirstStart(settings.data_dir, segue.db).load_shop()
+        assert not FirstStart(settings, segue.db).load_shop()
 
 
 def test_data_of_ones_own_are_left_alone(settings: Settings) -> None:
     segue = open_segue(settings)
     with closing(segue.db):
         load_sample_shop(segue.db, parse_instant("2026-03-02T09:00:00Z"), customers=1)
-        assert not FirstStart(settings.data_dir, segue.db).load_shop()
+        assert not FirstStart(settings, segue.db).load_shop()
     assert number_of(settings, "profile") == 1
+
+
+def test_journeys_of_ones_own_get_no_invented_customers(settings: Settings, tmp_path: Path) -> None:
+    shutil.copytree(LIBRARY / "welcome", tmp_path / "library" / "welcome")
+    ours = settings.model_copy(update={"library": tmp_path / "library"})
+    segue = open_segue(ours)
+    with closing(segue.db):
+        first = FirstStart(ours, segue.db)
+        assert not first.load_shop()
+        assert not first.is_now
+    assert number_of(ours, "profile") == 0
