@@ -2,7 +2,7 @@
 PYTHON ?= $(shell for v in 3.13 3.12 3.11; do \
 	if python$$v -c 'import venv, ensurepip' >/dev/null 2>&1; then echo python$$v; exit; fi; done; echo python3)
 BIN := .venv/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-compile
 NOT_IMPORTED := /twilio/rest/|/phonenumbers/(carrier|geo|tz)data/|/(setuptools|mypyc?|apprise)/
 
 .PHONY: up demo test prove check bench chaos docs lock clean clean-data
@@ -51,7 +51,7 @@ docs: .venv-docs/ready
 # Apart from .venv, which `make up` waits for.
 .venv-docs/ready: docs/site/requirements.lock
 	@$(PYTHON) -m venv --clear .venv-docs
-	@.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	@.venv-docs/bin/python -m pip install -qq --disable-pip-version-check --no-deps \
 		--require-hashes -r docs/site/requirements.lock
 	@touch .venv-docs/ready
 

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field
 
 from config.clock.times import Seconds
 from config.errors import SegueError
+from config.text.suggestions import meant
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -200,7 +201,10 @@ def channel_of(name: str) -> Channel:
     """The channel with this name. Raises ValueError that lists all channels."""
     found = channels().get(name)
     if found is None:
-        raise ValueError(f"there is no channel {name!r}; the channels are {', '.join(channels())}")
+        raise ValueError(
+            f"there is no channel {name!r}; {meant(name, channels())}the channels are "
+            f"{', '.join(channels())}"
+        )
     return found
 
 

@@ -3,13 +3,11 @@
 It is read from `policy.toml` or from equivalent JSON; errors name the place and the fix.
 """
 
-import tomllib
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -25,7 +23,10 @@ from config.clock.times import DAY, Duration, Seconds, format_duration
 from config.clock.zones import zone_names
 from config.errors import SegueError
 from config.join_rules import DEFAULT_JOIN_RULES, JoinRules, Placeholder
+from config.text.files import read_toml
 from config.text.stop_words import StopWords
+from config.text.strict import Strict, describe_errors
+from config.text.suggestions import meant
 
 CHANNELS: tuple[ChannelName, ...] = tuple(channels())
 JoinOn = Literal["any", "verified"]
@@ -68,8 +69,8 @@ def format_time(seconds: Seconds) -> str:
     return f"{seconds // 3600:02}:{seconds % 3600 // 60:02}"
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+class _Model(Strict):
+    model_config = ConfigDict(populate_by_name=True)
 
 
 class Window(_Model):
@@ -217,7 +218,10 @@ class Policy(_Model):
         named += [("approval.topics", topic) for topic in self.approval.topics]
         for place, topic in named:
             if topic not in (None, "*") and self.topics and topic not in self.topics:
-                raise ValueError(f"{place}: topic {topic!r} is not one of {sorted(self.topics)}")
+                raise ValueError(
+                    f"{place}: there is no topic {topic!r}; {meant(topic, self.topics)}there are: "
+                    f"{', '.join(sorted(self.topics))}"
+                )
         return self
 
     @cached_property
@@ -262,27 +266,11 @@ class Policy(_Model):
         return found
 
 
-def describe_errors(error: ValidationError) -> str:
-    """The errors as `place: error`, with places as in the file."""
-    lines = []
-    for mistake in error.errors():
-        place = ""
-        for part in mistake["loc"]:
-            place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else str(part)
-        message = mistake["msg"].removeprefix("Value error, ")
-        if mistake["type"] == "extra_forbidden":
-            message = "there is no such setting; check the spelling"
-        lines.append(f"{place}: {message}" if place else message)
-    return "; ".join(lines)
-
-
 def load_policy(path: Path) -> Policy:
     """Read a policy file. Raises SegueError that names the file, the place and the fix."""
+    if not path.exists():
+        raise SegueError(f"the policy file {path} does not exist; set SEGUE_POLICY_FILE")
     try:
-        return Policy.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise SegueError(f"the policy file {path} does not exist; set SEGUE_POLICY_FILE") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SegueError(f"{path} is not valid TOML: {error}") from error
+        return Policy.model_validate(read_toml(path))
     except ValidationError as error:
         raise SegueError(f"{path}: {describe_errors(error)}") from error

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from config.clock.times import DAY, Duration, Instant, Seconds, parse_duration, parse_instant
 from config.errors import SegueError
 from config.logs.setup import Level
+from config.text.strict import in_words
 
 _HOST = re.compile(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9-]*[a-z0-9]")
 ROOT = Path(__file__).resolve().parent.parent
@@ -394,8 +395,7 @@ def read_environment(model: type[Model], prefix: str | None = None) -> Model:
         name = "_".join((variable(model, field, prefix), *inside)).upper()
         secret = any(word in name for word in ("KEY", "TOKEN", "SECRET", "PASSWORD"))
         shown = "" if secret else f"; it is set to {first['input']!r}"
-        what = first["msg"].removeprefix("Value error, ")
-        raise SegueError(f"{name}: {what}{shown}") from None
+        raise SegueError(f"{name}: {in_words(first)}{shown}") from None
     except SettingsError as error:
         raise SegueError(f"{prefix}*: {error}; write it as JSON") from None
 

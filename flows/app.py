@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -52,7 +52,8 @@ class Segue:
         Raises SegueError for a setting that is missing or wrong.
         """
         connected = connect_providers(self.settings)
-        _refuse_unsent(self.catalog, connected.routes)
+        for fault in unsent_channels(self.catalog, connected.routes):
+            raise SegueError(fault)
         async with Transport(self.settings, self.db.timing) as transport:
             yield Dispatcher(
                 db=self.db,
@@ -65,13 +66,13 @@ class Segue:
             )
 
 
-def _refuse_unsent(catalog: Catalog, sent: Collection[ChannelName]) -> None:
-    """Raise SegueError for a journey with a channel that no provider sends."""
+def unsent_channels(catalog: Catalog, sent: Collection[ChannelName]) -> Iterator[str]:
+    """An error for each channel of a journey's step that no provider sends."""
     for name, version in catalog.current.items():
         for step in version.journey.sends():
             for message in step.messages:
                 if message.channel not in sent:
-                    raise SegueError(
+                    yield (
                         f"{name}, step {step.name!r}: no provider sends {message.channel}; set "
                         f"SEGUE_{message.channel.upper()}_PROVIDER (docs/operate/providers.md)"
                     )

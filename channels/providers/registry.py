@@ -22,6 +22,7 @@ from config.errors import SegueError
 from config.policy import CHANNELS, Policy
 from config.required import unmet, unmet_general
 from config.settings import Settings, read_environment, variable
+from config.text.suggestions import meant
 
 
 class ChannelSettings(BaseSettings):
@@ -149,8 +150,8 @@ def _route(channel: ChannelName, there: list[Provider[Any]]) -> Route:
         for name in named:
             if name not in names:
                 raise SegueError(
-                    f"{prefix}{what} names {name!r}, which is no provider of {channel}; use "
-                    f"{', '.join(names)}"
+                    f"{prefix}{what} names {name!r}, which is no provider of {channel}; "
+                    f"{meant(name, names)}use {', '.join(names)}"
                 )
     return route
 
@@ -175,11 +176,27 @@ def sandbox_settings(provider: Provider[Own], settings: Settings) -> Own:
     return own.model_copy(update={**account, "url": settings.sandbox_url})
 
 
-def connect_providers(settings: Settings) -> ConnectedProviders:
-    """The providers in use. Raises SegueError that names all missing settings."""
+def routes_in_use(settings: Settings) -> dict[ChannelName, Route]:
+    """The routes, after a look at everything that sending needs of the settings.
+
+    Raises SegueError that names all missing settings, or a name that is no provider or channel.
+    """
     refuse_unmet_needs(settings)
+    found = routes(known_providers(), settings)
+    names = (*CHANNELS, *_in_use(found))
+    for name in settings.rates:
+        if name not in names:
+            raise SegueError(
+                f"SEGUE_RATES names {name!r}, which is no channel and no provider in use; "
+                f"{meant(name, names)}use {', '.join(names)}"
+            )
+    return found
+
+
+def connect_providers(settings: Settings) -> ConnectedProviders:
+    """The providers in use. Raises SegueError as `routes_in_use` does."""
+    found = routes_in_use(settings)
     known = known_providers()
-    found = routes(known, settings)
     connected = {}
     for name in _in_use(found):
         provider = known[name]
@@ -188,12 +205,6 @@ def connect_providers(settings: Settings) -> ConnectedProviders:
         connected[name] = ConnectedProvider(
             name=name, channel=provider.channel, sender=sender, rate=rate
         )
-    for name in settings.rates:
-        if name not in (*CHANNELS, *connected):
-            raise SegueError(
-                f"SEGUE_RATES names {name!r}, which is no channel and no provider in use; use "
-                f"{', '.join((*CHANNELS, *connected))}"
-            )
     return ConnectedProviders(connected, found)
 
 

@@ -16,7 +16,8 @@ from channels.rules.planner import Mode, OnCap, Planner, Wanted
 from channels.rules.recipient import Kind, Situation, StatedConsent, zones_for
 from config.channels import AddressKind, ChannelName, channel_of
 from config.clock.times import Duration, Instant, parse_instant
-from config.policy import Policy, describe_errors
+from config.policy import Policy
+from config.text.strict import describe_errors
 from profiles.attributes.countries import country_code
 from profiles.identity.phones import Phone, normalise_phone
 

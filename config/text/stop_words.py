@@ -8,7 +8,9 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator
+
+from config.text.strict import Strict
 
 
 def bare(text: str) -> str:
@@ -32,14 +34,12 @@ def _with_letters(word: str) -> str:
 StopWord = Annotated[str, AfterValidator(_with_letters)]
 
 
-class StopWords(BaseModel):
+class StopWords(Strict):
     """The stop words of one language. A word may be a phrase: "opt out".
 
     alone: a text that equals this word is a STOP. first: a text of at most four words that begins
     with this word is a STOP; only for unambiguous words.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     alone: tuple[StopWord, ...] = ()
     first: tuple[StopWord, ...] = ()

@@ -7,7 +7,7 @@ import typer
 
 from config.errors import SegueError
 from flows.approval import approve_launch, reject_launch
-from flows.cli.output import AsJson, opened, print_json, say, say_counts, show_table
+from flows.cli.output import AsJson, opened, print_json, say, say_counts, say_done, show_table
 from flows.launch import launch
 from journeys.launches.approvals import APPROVED, all_approvals
 
@@ -87,10 +87,12 @@ def reject_command(
     launch_id: Annotated[str, typer.Argument(metavar="LAUNCH")],
     reason: Annotated[str, typer.Option(help="Why it must not start.")],
     by: DecidedBy = None,
+    as_json: AsJson = False,
 ) -> None:
     """Reject a launch that waits: it never starts."""
     segue = opened(context)
     verdict = reject_launch(segue, launch_id, by or getpass.getuser(), reason)
     if not verdict.changed:
         raise SegueError(verdict.text)
-    say(verdict.text)
+    by_whom = verdict.row.decided_by
+    say_done(verdict.text, as_json=as_json, launch=launch_id, rejected_by=by_whom)

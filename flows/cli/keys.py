@@ -6,7 +6,7 @@ import typer
 
 from config.access.api_keys import ListedKey, list_keys, make_key, revoke_key
 from config.clock.times import format_instant
-from flows.cli.output import AsJson, opened, print_json, say, show_table
+from flows.cli.output import AsJson, opened, print_json, say, say_done, show_table
 
 commands = typer.Typer(help="The keys of those who send events.", no_args_is_help=True)
 
@@ -68,8 +68,8 @@ def _described(key: ListedKey) -> dict[str, Any]:
 
 
 @commands.command()
-def revoke(context: typer.Context, label: str) -> None:
+def revoke(context: typer.Context, label: str, as_json: AsJson = False) -> None:
     """Revoke a key. Every process refuses it within a second."""
     with opened(context).db.transaction() as tx:
         revoke_key(tx, label)
-    say(f"the key {label} is revoked")
+    say_done(f"the key {label} is revoked", as_json=as_json, label=label)

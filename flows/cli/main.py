@@ -159,11 +159,15 @@ def work_command(
 @app.command()
 def deploy(
     work_pool: Annotated[str, typer.Option(help="The Prefect work pool that runs journeys.")],
+    as_json: AsJson = False,
 ) -> None:
     """Create a Prefect deployment of every journey, for the workers of a work pool."""
     from flows.orchestration.deployments import deploy as run
 
-    for name in run(work_pool):
+    names = run(work_pool)
+    if as_json:
+        print_json({"work_pool": work_pool, "deployed": names})
+    for name in () if as_json else names:
         say(f"deployed {name}")
 
 

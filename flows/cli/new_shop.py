@@ -8,7 +8,7 @@ import typer
 
 from config.errors import SegueError
 from config.settings import Settings
-from flows.cli.output import say
+from flows.cli.output import AsJson, say_done
 from journeys.definition import segment_file
 from journeys.definition.catalog import LIBRARY
 
@@ -63,6 +63,7 @@ def init(
     customers: Annotated[
         Path | None, typer.Option("--from", help="Guess the column map from this file.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make a folder for a shop: policy, journeys, segments, column map and settings."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -87,7 +88,8 @@ def init(
         ("README.md", _README.format(name=here.name, folder=here)),
     ):
         (here / name).write_text(text, encoding="utf-8")
-    say(f"{folder} is ready; {folder / 'README.md'} has the next commands")
+    said = f"{folder} is ready; {folder / 'README.md'} has the next commands"
+    say_done(said, as_json=as_json, folder=str(here))
 
 
 def _settings(folder: Path) -> str:

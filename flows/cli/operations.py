@@ -11,8 +11,8 @@ from channels.outbox.unknown import Verdict, close_unsettled, resolve, settle_lo
 from channels.providers.registry import unmet_needs
 from config.clock.times import format_duration, format_instant
 from config.errors import SegueError
-from flows.cli.output import AsJson, opened, print_json, say, show_table
-from flows.orchestration.journey_controls import control_journey
+from flows.cli.output import AsJson, opened, print_json, say, say_done, show_table
+from flows.orchestration.journey_controls import Action, control_journey
 from journeys.operations.control import held, held_note
 from journeys.operations.doctor import diagnose
 from journeys.operations.migration import MigrationCandidate, migrate_people, plan_migration
@@ -24,27 +24,33 @@ Apply = Annotated[bool, typer.Option("--apply", help="Apply the change; without 
 
 
 @commands.command(name="pause")
-def pause_command(context: typer.Context, journey: str) -> None:
+def pause_command(context: typer.Context, journey: str, as_json: AsJson = False) -> None:
     """Pause a journey: nothing moves and nothing is sent until it is resumed."""
-    say(control_journey(opened(context), journey, "pause"))
+    _control(context, journey, "pause", as_json)
 
 
 @commands.command(name="resume")
-def resume_command(context: typer.Context, journey: str) -> None:
+def resume_command(context: typer.Context, journey: str, as_json: AsJson = False) -> None:
     """Resume a paused or stopped journey; planned messages are checked again first."""
-    say(control_journey(opened(context), journey, "resume"))
+    _control(context, journey, "resume", as_json)
 
 
 @commands.command(name="stop")
-def stop_command(context: typer.Context, journey: str) -> None:
+def stop_command(context: typer.Context, journey: str, as_json: AsJson = False) -> None:
     """Stop a journey: end its enrollments, cancel planned messages, refuse entries."""
-    say(control_journey(opened(context), journey, "stop"))
+    _control(context, journey, "stop", as_json)
+
+
+def _control(context: typer.Context, journey: str, action: Action, as_json: bool) -> None:
+    said = control_journey(opened(context), journey, action)
+    say_done(said, as_json=as_json, journey=journey, action=action)
 
 
 @commands.command()
-def upgrade(context: typer.Context) -> None:
+def upgrade(context: typer.Context, as_json: AsJson = False) -> None:
     """Upgrade the database to this release, as every process does at its start."""
-    say(f"the database {opened(context).db.shown} is up to date")
+    shown = opened(context).db.shown
+    say_done(f"the database {shown} is up to date", as_json=as_json, database=shown)
 
 
 @commands.command()
@@ -110,16 +116,18 @@ def doctor(
 
 
 @commands.command()
-def tidy(context: typer.Context) -> None:
+def tidy(context: typer.Context, as_json: AsJson = False) -> None:
     """Apply the retention of messages, passages and events now, as workers do bit by bit."""
     segue = opened(context)
     retention = Retention(segue.engine, segue.settings, chunks=sys.maxsize)
     # A worker may have begun a walk: the first call ends it, the second one is from the beginning.
     both = retention.apply(), retention.apply()
     removed = Removed(*map(sum, zip(*both, strict=True)))
-    say(
+    say_done(
         f"removed {removed.messages} messages, {removed.passages} passages, the properties of "
-        f"{removed.events} events and {removed.acts} acts of the staff's log"
+        f"{removed.events} events and {removed.acts} acts of the staff's log",
+        as_json=as_json,
+        **removed._asdict(),
     )
 
 
@@ -131,6 +139,7 @@ def resolve_command(
         int | None, typer.Option(help="One message; default: all unknown ones.")
     ] = None,
     apply: Apply = False,
+    as_json: AsJson = False,
 ) -> None:
     """Resolve unknown messages that no webhook has resolved."""
     segue = opened(context)
@@ -138,7 +147,16 @@ def resolve_command(
         found = unknown_messages(tx, message)
         if apply:
             resolve(tx, [message_id for message_id, _, _ in found], verdict)
-    for message_id, channel, send_at in found:
+    for message_id, channel, send_at in () if as_json else found:
         say(f"message {message_id}: {channel}, handed over {format_instant(send_at)}")
     done = f"marked as {verdict}" if apply else f"would be {verdict}; to mark them, add --apply"
-    say(f"{len(found)} messages {done}")
+    say_done(
+        f"{len(found)} messages {done}",
+        as_json=as_json,
+        applied=apply,
+        verdict=verdict,
+        messages=[
+            {"message": message_id, "channel": channel, "handed_over": format_instant(send_at)}
+            for message_id, channel, send_at in found
+        ],
+    )

@@ -49,6 +49,14 @@ def say(line: str, *, error: bool = False, style: str = "") -> None:
     Console(stderr=error).print(Text(shown(line), style), soft_wrap=True)
 
 
+def say_done(sentence: str, *, as_json: bool, **facts: object) -> None:
+    """Print what a command did: a sentence, or one JSON object with it and the facts."""
+    if as_json:
+        print_json({"done": sentence, **facts})
+    else:
+        say(sentence)
+
+
 def say_if_held(segue: Segue, journey: str) -> None:
     """Say on standard error that a journey is paused or stopped."""
     with segue.db.transaction(write=False) as tx:

@@ -7,6 +7,7 @@ import typer
 
 from channels.explain import profile_named
 from config.errors import SegueError
+from config.text.suggestions import meant
 from flows.cli.output import AsJson, opened, print_json, say
 from journeys.definition.journey import Version
 from journeys.definition.steps import MessageSpec, SendStep
@@ -64,7 +65,7 @@ def _step_named(version: Version, name: str) -> SendStep:
         return steps[name]
     raise SegueError(
         f"{version.journey.name} has no step {name!r} that sends; "
-        f"those that do are: {', '.join(steps) or 'none'}"
+        f"{meant(name, steps)}those that do are: {', '.join(steps) or 'none'}"
     )
 
 

@@ -17,7 +17,7 @@ from config.access.staff_users import (
 )
 from config.clock.times import format_instant
 from config.settings import load_settings
-from flows.cli.output import AsJson, opened, print_json, say, show_table
+from flows.cli.output import AsJson, opened, print_json, say_done, show_table
 
 commands = typer.Typer(help="The staff site and its users.", no_args_is_help=True)
 
@@ -46,24 +46,25 @@ def add(
     name: Annotated[str, typer.Argument(help="The user's name or e-mail address.")],
     role: Annotated[str, typer.Option(help="viewer, editor or admin: docs/marketer/staff.md")],
     ask: Ask = False,
+    as_json: AsJson = False,
 ) -> None:
     """Add a user, and print a password that they replace when they sign in."""
     password = _password(ask=ask)
     with opened(context).db.transaction() as tx:
         user = add_user(tx, name, role, password, one_time=not ask)
         record_act(tx, COMMAND_LINE, "added a user", about=f"{user.name}, {role}")
-    _say_password(password, ask=ask)
+    _say_password(name, password, ask=ask, as_json=as_json)
 
 
 @commands.command()
-def password(context: typer.Context, name: str, ask: Ask = False) -> None:
+def password(context: typer.Context, name: str, ask: Ask = False, as_json: AsJson = False) -> None:
     """Give a user a new password, and end their sessions."""
     new = _password(ask=ask)
     with opened(context).db.transaction() as tx:
         set_password(tx, name, new, one_time=not ask)
         end_sessions(tx, name)
         record_act(tx, COMMAND_LINE, "set a password", about=name.lower())
-    _say_password(new, ask=ask)
+    _say_password(name, new, ask=ask, as_json=as_json)
 
 
 @commands.command(name="role")
@@ -71,12 +72,13 @@ def role_command(
     context: typer.Context,
     name: str,
     role: Annotated[str, typer.Argument(help="viewer, editor or admin: docs/marketer/staff.md")],
+    as_json: AsJson = False,
 ) -> None:
     """Give a user another role, from their next request on."""
     with opened(context).db.transaction() as tx:
         set_role(tx, name, role)
         record_act(tx, COMMAND_LINE, "changed a role", about=f"{name.lower()}, {role}")
-    say(f"{name} is {role} now")
+    say_done(f"{name} is {role} now", as_json=as_json, name=name, role=role)
 
 
 @commands.command()
@@ -86,22 +88,27 @@ def timezone(
     zone: Annotated[
         str, typer.Argument(help="Such as Europe/Berlin; `policy`: that of the policy.")
     ],
+    as_json: AsJson = False,
 ) -> None:
     """Show a user the times of the site in their own time zone."""
     with opened(context).db.transaction() as tx:
         set_timezone(tx, name, None if zone == "policy" else zone)
         record_act(tx, COMMAND_LINE, "set a time zone", about=f"{name.lower()}, {zone}")
-    say(f"{name} sees times in {'the time zone of the policy' if zone == 'policy' else zone}")
+    of_policy = zone == "policy"
+    shown = "the time zone of the policy" if of_policy else zone
+    zone_or_none = None if of_policy else zone
+    said = f"{name} sees times in {shown}"
+    say_done(said, as_json=as_json, name=name, timezone=zone_or_none)
 
 
 @commands.command()
-def remove(context: typer.Context, name: str) -> None:
+def remove(context: typer.Context, name: str, as_json: AsJson = False) -> None:
     """Remove a user, and end their sessions. Their name stays in the log."""
     with opened(context).db.transaction() as tx:
         remove_user(tx, name)
         end_sessions(tx, name)
         record_act(tx, COMMAND_LINE, "removed a user", about=name.lower())
-    say(f"{name} is removed")
+    say_done(f"{name} is removed", as_json=as_json, name=name)
 
 
 @commands.command(name="list")
@@ -136,8 +143,9 @@ def _password(*, ask: bool) -> str:
     return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
 
 
-def _say_password(password: str, *, ask: bool) -> None:
+def _say_password(name: str, password: str, *, ask: bool, as_json: bool) -> None:
     if ask:
-        say("the password is set")
+        say_done("the password is set", as_json=as_json, name=name)
     else:
-        say(f"one-time password: {password}")
+        said = f"one-time password: {password}"
+        say_done(said, as_json=as_json, name=name, password=password)

@@ -4,8 +4,8 @@ A journey has a folder with `journey.py`, which sets `journey = Journey(...)`, a
 Segue does not start with an invalid journey; the error names the journey, the step and the fix.
 """
 
-import difflib
 import importlib.util
+import inspect
 import re
 import traceback
 from collections.abc import Iterable, Mapping
@@ -20,8 +20,10 @@ from channels.templates.compile import template_suffixes
 from config.database.arrays import InsertRows, rows_of
 from config.database.engine import Tx
 from config.errors import SegueError
-from config.policy import Policy, describe_errors
-from config.text.suggestions import meant
+from config.policy import Policy
+from config.text.files import read_text
+from config.text.strict import describe_errors
+from config.text.suggestions import alike, meant
 from journeys import dsl
 from journeys.definition import segment_file
 from journeys.definition.journey import Journey, SegmentEntry, Version
@@ -36,6 +38,10 @@ LIBRARY = Path(__file__).parents[1] / "library"
 CONFIRM = Path(__file__).parents[1] / "confirm_subscription" / "journey.py"
 _EVERYONE = Segment("everyone", "Every customer", everyone())
 _ONE_MODULE = "; a journey imports what it needs with `from journeys.dsl import ...`"
+# What Python says of a call with a wrong argument, and of one without a needed one.
+_CALLED = r"(\w+?)(?:\.__(?:init|new)__)?\(\) "
+_ARGUMENT = re.compile(_CALLED + r"got an unexpected keyword argument '(\w+)'")
+_MISSING = re.compile(_CALLED + r"missing \d+ required (?:\w+[- ])*arguments?: (.+)")
 
 
 _v = journey_versions.c
@@ -73,7 +79,8 @@ class Catalog:
         """The current version of a journey. Raises SegueError if there is none."""
         if name not in self.current:
             raise SegueError(
-                f"there is no journey {name!r}; there are: {', '.join(sorted(self.current))}"
+                f"there is no journey {name!r}; {meant(name, self.current)}there are: "
+                f"{', '.join(sorted(self.current))}"
             )
         return self.current[name]
 
@@ -240,19 +247,11 @@ def _load_version(file: Path) -> Version:
     if not isinstance(found, Journey):
         raise SegueError(f"{file}: it must set journey = Journey(...)")
     sources = {
-        path.name: _read(path)
+        path.name: read_text(path)
         for path in sorted(folder.iterdir())
         if path.name.endswith(template_suffixes())
     }
     return Version(found, sources)
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        line = file.read_bytes()[: error.start].count(b"\n") + 1
-        raise SegueError(f"{file}, line {line}: not UTF-8; save the file as UTF-8") from None
 
 
 def _load_segments(file: Path) -> dict[str, Segment]:
@@ -314,9 +313,38 @@ def _execute(file: Path) -> ModuleType:
     except ImportError as error:
         raise SegueError(f"{_place(file, error)}: it can't be loaded: {_import(error)}") from error
     except Exception as error:
-        what = f"{type(error).__name__}: {error}"
+        what = _in_own_words(error) or f"{type(error).__name__}: {error}"
         raise SegueError(f"{_place(file, error)}: it can't be loaded: {what}") from error
     return module
+
+
+def _in_own_words(error: Exception) -> str | None:
+    """What is wrong with a name or an argument in a library file; None: something else is."""
+    text = str(error)
+    if isinstance(error, NameError) and error.name:
+        found = alike(error.name, dsl.__all__)
+        advice = f"; did you mean {found!r}? Import it: from journeys.dsl import {found}"
+        return f"there is no {error.name!r} here{advice if found else _ONE_MODULE}"
+    if not isinstance(error, TypeError):
+        return None
+    if match := _ARGUMENT.search(text):
+        called, name = match.groups()
+        known = _arguments(called)
+        return (
+            f"{called} has no argument {name!r}; {meant(name, known)}"
+            f"it has: {', '.join(known) or 'none'}"
+        )
+    if match := _MISSING.search(text):
+        return f"{match[1]} also needs {match[2].strip()}"
+    return None
+
+
+def _arguments(called: str) -> list[str]:
+    """The arguments of something in journeys.dsl."""
+    found = getattr(dsl, called, None)
+    if not callable(found):
+        return []
+    return [name for name in inspect.signature(found).parameters if not name.startswith("_")]
 
 
 def _import(error: ImportError) -> str:
@@ -330,9 +358,9 @@ def _import(error: ImportError) -> str:
     if module != dsl.__name__:
         advice = _ONE_MODULE if module.startswith(("journeys", "profiles", "config")) else ""
         return f"there is no {name!r} in {module}{advice}"
-    alike = difflib.get_close_matches(name, dsl.__all__, n=1)
-    if alike:
-        return f"there is no {name!r} in {module}; did you mean {alike[0]!r}?"
+    found = alike(name, dsl.__all__)
+    if found:
+        return f"there is no {name!r} in {module}; did you mean {found!r}?"
     return f"there is no {name!r} in {module}; there are: {', '.join(sorted(dsl.__all__))}"
 
 

@@ -10,10 +10,11 @@ from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from channels.templates.compile import Template, compile_template
 from config.clock.times import DAY, Duration
+from config.text.strict import Strict
 from journeys.definition.graph import Node, build_graph
 from journeys.definition.steps import (
     ExperimentStep,
@@ -26,11 +27,7 @@ from journeys.definition.steps import (
 from profiles.conditions.language import Condition, Did, PropertyTest
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class After(_Part):
+class After(Strict):
     """Re-entry is allowed once `after` seconds have passed since the previous entry."""
 
     after: Duration
@@ -39,7 +36,7 @@ class After(_Part):
 Again = Literal["once", "always"] | After
 
 
-class _Entry(_Part):
+class _Entry(Strict):
     again: Again = "once"
 
 
@@ -107,7 +104,7 @@ Entry = Annotated[
 ]
 
 
-class Goal(_Part):
+class Goal(Strict):
     """The event that converts an enrollment, at most once.
 
     within: seconds after the entry, or after any message of the enrollment (see `after`).
@@ -120,7 +117,7 @@ class Goal(_Part):
     )
 
 
-class Journey(_Part):
+class Journey(Strict):
     """A journey as a journey file defines it: `Journey("welcome", entry=..., steps=[...])`."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter, ValidationError
 
 from config.errors import SegueError
-from config.policy import describe_errors
+from config.text.strict import describe_errors
 from profiles.conditions.language import Condition
 
 _CONDITION: TypeAdapter[Condition] = TypeAdapter(Condition)

@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ModelWrapValidatorHandler,
     ValidationError,
@@ -21,7 +19,8 @@ from channels.rules.planner import Mode, OnCap
 from channels.rules.recipient import Kind
 from config.channels import ChannelName
 from config.clock.times import Duration, Seconds
-from config.policy import describe_errors, parse_time_of_day, parse_weekdays
+from config.policy import parse_time_of_day, parse_weekdays
+from config.text.strict import Strict, describe_errors
 from profiles.conditions.language import Condition
 
 NEXT = "next"
@@ -44,11 +43,7 @@ Weekdays = Annotated[
 ]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Step(_Part):
+class _Step(Strict):
     name: str = Field(min_length=1, max_length=60)
 
     @model_validator(mode="wrap")
@@ -76,7 +71,7 @@ class _Step(_Part):
         return [NEXT]
 
 
-class MessageSpec(_Part):
+class MessageSpec(Strict):
     """One message of a Send step: its channel, template and timing.
 
     after: seconds after the group's anchor. on_cap: what happens if a cap is full.
@@ -183,7 +178,7 @@ class WaitUntilStep(_Step):
         return [NEXT, TIMEOUT]
 
 
-class Branch(_Part):
+class Branch(Strict):
     """One branch of a split, taken if its condition holds and no earlier one does."""
 
     name: str
@@ -214,7 +209,7 @@ class SplitStep(_Step):
         return [*(way.name for way in self.ways), OTHERWISE]
 
 
-class Arm(_Part):
+class Arm(Strict):
     """One arm of an experiment; its share is its weight divided by the sum of all weights."""
 
     name: str

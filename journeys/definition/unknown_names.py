@@ -1,13 +1,15 @@
 """Warn of attributes, events and topics in a library that nothing knows, with a suggestion.
 
 A name is known if customers or events have it, if Segue or a journey writes it, or, where there are
-no customers or events yet, unless it is much like a name that is known or used more often.
+no customers or events yet, unless it is much like a name that is known, usual or used more often.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
+from config.errors import SegueError
 from config.policy import Policy
 from config.text.suggestions import ALIKE, alike
 from journeys.definition.catalog import Catalog
@@ -26,6 +28,13 @@ _USUAL = {
     "phone",
     *PROFILE_COLUMNS,
     *(name for names in NAME_ATTRIBUTES for name in names),
+}
+# Names that most shops use: they are not known before they are seen, but others are taken for them.
+_USUAL_ATTRIBUTES = {"lifetime_value", "loyalty_tier", "plan", "orders", "gender", "company"}
+_USUAL_EVENTS = {
+    *("signed_up", "product_viewed", "product_added", "cart_viewed", "cart_abandoned"),
+    *("checkout_started", "order_completed", "order_refunded", "review_left", "page_viewed"),
+    *("subscription_started", "subscription_cancelled", "trial_started"),
 }
 _UNKNOWN = {
     "attribute": "no customer has the attribute {name!r}",
@@ -62,6 +71,7 @@ def unknown_names(
         "event": bool(seen.events),
         "topic": True,
     }
+    usual = {"attribute": _USUAL_ATTRIBUTES, "event": _USUAL_EVENTS, "topic": set[str]()}
     often: dict[_Kind, Counter[str]] = defaultdict(Counter)
     for use in uses:
         often[use.kind][use.name] += 1
@@ -70,9 +80,12 @@ def unknown_names(
         if name in known[kind]:
             continue
         used = often[kind]
-        usual = [one for one in used if used[one] > used[name]] if not is_evident[kind] else []
-        others = sorted({*known[kind], *usual} - {"*"})
-        near = alike(name, others, ALIKE if is_evident[kind] else _SURELY_ALIKE)
+        others = set(known[kind] - {"*"})
+        if not is_evident[kind]:
+            if name in usual[kind]:
+                continue
+            others |= usual[kind] | {one for one in used if used[one] > used[name]}
+        near = alike(name, sorted(others), ALIKE if is_evident[kind] else _SURELY_ALIKE)
         if near or is_evident[kind]:
             advice = f"; did you mean {near!r}?" if near else ""
             found.append(f"{where}: {_UNKNOWN[kind].format(name=name)}{advice}")
@@ -97,11 +110,13 @@ def _of_version(version: Version, where: str) -> Iterator[_Use]:
             yield _Use("attribute", _first(node.step.date), f"{where}, step {node.step.name!r}")
     for step in journey.sends():
         for message in step.messages:
-            for variable in sorted(version.template(message).variables):
-                root, _, path = variable.partition(".")
-                if root == "profile" and path:
-                    what = f"template {message.template!r} of {message.channel}"
-                    yield _Use("attribute", _first(path), f"{where}, {what}")
+            # A template that can't be read is an error of its own.
+            with suppress(SegueError):
+                for variable in sorted(version.template(message).variables):
+                    root, _, path = variable.partition(".")
+                    if root == "profile" and path:
+                        what = f"template {message.template!r} of {message.channel}"
+                        yield _Use("attribute", _first(path), f"{where}, {what}")
 
 
 def _of_condition(part: Any, where: str) -> Iterator[_Use]:

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from config.channels import ChannelName
 from config.clock.times import Duration
+from config.text.strict import Strict
 from profiles.attributes.companies import GROUP_ID
 from profiles.conditions.json_path import parse_path
 
@@ -26,8 +27,8 @@ Scalar = bool | int | float | str
 PROFILE_COLUMNS = ("country", "timezone", "language")
 
 
-class _Condition(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+class _Condition(Strict):
+    model_config = ConfigDict(allow_inf_nan=False)
 
     def __and__(self, other: "Condition") -> "AllOf":
         return AllOf(conditions=(self, other))

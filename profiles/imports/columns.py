@@ -1,7 +1,6 @@
 """Column maps: TOML files that describe the columns of an input file; see docs/start/import.md."""
 
 import codecs
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -20,6 +19,7 @@ from config.clock.times import Instant, format_instant, parse_instant
 from config.clock.zones import zone, zone_name
 from config.errors import SegueError
 from config.policy import CHANNELS
+from config.text.files import read_toml
 from config.text.invisible_characters import trimmed
 from profiles.attributes.countries import country_code
 from profiles.imports.values import READ, DateOrder, DecimalMark, Style, Type, read_moment
@@ -197,12 +197,10 @@ M = TypeVar("M", PeopleMap, EventMap)
 
 def load_map(path: Path, kind: type[M]) -> M:
     """Read a map. Raises SegueError naming the file, the key and the fix."""
+    if not path.exists():
+        raise SegueError(f"the column map {path} does not exist")
     try:
-        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise SegueError(f"the column map {path} does not exist") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SegueError(f"the column map {path} can't be read: {error}") from error
+        return kind.model_validate(read_toml(path))
     except ValidationError as error:
         raise SegueError(f"the column map {path}: {_first(error, kind)}") from error
 

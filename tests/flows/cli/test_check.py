@@ -167,3 +167,115 @@ def test_the_library_of_the_repository_has_no_warning(house: House, segue: Segue
     house.open()
     assert (ROOT / "journeys" / "library").is_dir()
     assert segue("check").err == ""
+
+
+def errors(said: str) -> list[str]:
+    lines = [line.removeprefix("segue: ") for line in said.splitlines()]
+    return [line for line in lines if not line.startswith("warning: ")]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        (
+            "SEGUE_SMS_PROVIDER",
+            "twilo",
+            "SEGUE_SMS_PROVIDER names 'twilo', which is no provider of sms; did you mean 'twilio'?",
+        ),
+        (
+            "SEGUE_EMAIL_PROVIDER_BY_TOPIC",
+            '{"orders": "postmrk"}',
+            "SEGUE_EMAIL_PROVIDER_BY_TOPIC names 'postmrk', which is no provider of email; "
+            "did you mean 'postmark'?",
+        ),
+        (
+            "SEGUE_RATES",
+            '{"emial": 5}',
+            "SEGUE_RATES names 'emial', which is no channel and no provider in use; did you mean "
+            "'email'?",
+        ),
+        ("SEGUE_PROVIDERS", "live", "SEGUE_PROVIDERS is live, but SEGUE_SECRET_KEY"),
+    ],
+)
+def test_a_wrong_provider(
+    shop: House,
+    library: Path,
+    segue: Segue,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+    words: str,
+) -> None:
+    monkeypatch.setenv(name, value)
+    said = segue("check")
+    assert said.status == 1
+    [error] = errors(said.err)
+    assert error.startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"timezone = = 1", "line 1: not valid TOML (Invalid value): 'timezone = = 1'; write "),
+        (b"# Ol\xe9\n", "line 1: not UTF-8; save the file as UTF-8"),
+        (b"timezon = 'UTC'", ": there is no 'timezon' here; did you mean 'timezone'? there are: "),
+        (
+            b"[channels.emial]",
+            "channels.emial: there is no channel 'emial'; did you mean 'email'? ",
+        ),
+        (b"[channels.email]\nwindws = []", "channels.email: there is no 'windws' here; did you "),
+        (b"holdout_percent = 'x'", ": holdout_percent: it must be a number"),
+        (
+            b"[topics]\na = 'A'\n[[caps]]\nchannels = 'all'\nlimit = 1\nper = 'day'\ntopic = 'b'",
+            "no topic 'b'",
+        ),
+    ],
+)
+def test_a_broken_policy(
+    shop: House,
+    library: Path,
+    segue: Segue,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    content: bytes,
+    words: str,
+) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_bytes(content)
+    monkeypatch.setenv("SEGUE_POLICY_FILE", str(file))
+    monkeypatch.setenv("SEGUE_RATES", '{"emial": 5}')
+    said = segue("check")
+    assert said.status == 1
+    about_rates, about_policy = errors(said.err)
+    assert about_rates.startswith("SEGUE_RATES names 'emial'")
+    assert about_policy.startswith(str(file))
+    assert words in about_policy
+
+
+def test_names_are_warned_of_beside_errors(shop: House, library: Path, segue: Segue) -> None:
+    write(library, "{{ profile.frist_name }}", topic="ordrs")
+    said = segue("check")
+    assert said.status == 1
+    assert [one for one in warnings(said.err) if "'frist_name'; did you mean 'first_name'?" in one]
+
+
+def test_usual_names_are_suggested_before_anything_is_seen(
+    house: House, library: Path, segue: Segue
+) -> None:
+    house.open()
+    write(library, event="cart_viewd", condition='attribute("lifetme_value") > 1')
+    assert warnings(segue("check").err) == [
+        "journey reviews: no event 'cart_viewd' has arrived; did you mean 'cart_viewed'?",
+        "journey reviews: no customer has the attribute 'lifetme_value'; did you mean "
+        "'lifetime_value'?",
+    ]
+
+
+def test_a_library_that_does_not_exist(
+    house: House, segue: Segue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.open()
+    monkeypatch.setenv("SEGUE_LIBRARY", "nowhere")
+    said = segue("check")
+    assert said.status == 1
+    assert errors(said.err) == ["the folder nowhere does not exist; set SEGUE_LIBRARY"]

@@ -127,7 +127,7 @@ def test_a_wrong_column_map(segue: Segue, tmp_path: Path) -> None:
     (tmp_path / "map.toml").write_text('[columns]\nname = "customer_id"\n')
     wrong(segue("import", "customers.csv", "--map", "map.toml"), "map.toml", "name")
     (tmp_path / "map.toml").write_text("[columns")
-    wrong(segue("import", "customers.csv", "--map", "map.toml"), "map.toml", "can't be read")
+    wrong(segue("import", "customers.csv", "--map", "map.toml"), "map.toml", "not valid TOML")
     wrong(segue("import", "customers.csv", "--map", "nowhere.toml"), "nowhere.toml")
 
 

@@ -95,6 +95,12 @@ def test_the_real_library_loads() -> None:
         (steps('Exit("out"), Wait("1h", "b")'), ["'b' can't be reached", "move it into a branch"]),
         (steps(""), ["steps", "at least 1 item"]),
         (
+            steps("Wait('1d')", entry="OnEvent('x', oncee=1)"),
+            ["line 3", "OnEvent has no argument 'oncee'; it has: event, where"],
+        ),
+        (steps("Split()"), ["line 3", "Split also needs 'name'"]),
+        (steps("Wiat('1d')"), ["line 3", "no 'Wiat' here", "did you mean 'Wait'"]),
+        (
             steps(
                 'Send("s", Push("hello"), Email("hello"), mode="first", fallback_after="2h",'
                 ' unless="delivered")'
@@ -135,7 +141,7 @@ def test_the_real_library_loads() -> None:
         ),
         (steps('Send("s")'), ["step 's'", "messages", "at least 1 item"]),
         (steps('Send("s", Email("hello"), mode="some")'), ["step 's'", "mode", "'all'"]),
-        (steps('Send("s", Email("hello"), urgent=True)'), ["step 's'", "urgent", "no such"]),
+        (steps('Send("s", Email("hello"), urgent=True)'), ["step 's'", "urgent", "there is no"]),
         (steps('Send("s", Email("hello", on_cap="wait"))'), ["line 3", "on_cap", "'defer'"]),
         (steps('Send("s", Email("hello", after="soon"))'), ["line 3", "after", "as in 90m"]),
         (
@@ -149,7 +155,7 @@ def test_the_real_library_loads() -> None:
         (steps('Wait("1h", "w", before="1d")'), ["step 'w'", "wait until a date"]),
         (
             steps('WaitUntil("w", did("e"), timeout="0s")'),
-            ["step 'w'", "timeout", "greater than 0"],
+            ["step 'w'", "timeout", "more than 0"],
         ),
         (
             steps('Split("f", when(everyone(), []), when(everyone(), []))'),
@@ -163,7 +169,7 @@ def test_the_real_library_loads() -> None:
             steps('Experiment("e", arm("a", 1, []), arm("a", 1, []))'),
             ["step 'e'", "different names"],
         ),
-        (steps('Experiment("e", arm("a", 0, []))'), ["line 3", "weight", "greater than"]),
+        (steps('Experiment("e", arm("a", 0, []))'), ["line 3", "weight", "at least 1"]),
         (steps('Experiment("e", arm("a", 1, []), holdout=100)'), ["step 'e'", "holdout"]),
         (steps('Call("c", "ftp://x")'), ["step 'c'", "url"]),
         (steps('Call("c", "https://x", tries=0)'), ["step 'c'", "tries"]),
@@ -242,7 +248,7 @@ def test_the_real_library_loads() -> None:
         ),
         (
             'journey = Journey("b", entry=OnLaunch(), topic="a", priority=101, steps=[Exit("x")])',
-            ["priority", "less than or equal to 100"],
+            ["priority", "at most 100"],
         ),
         ("journey = 5", ["it must set journey = Journey(...)"]),
         ("x = 1", ["it must set journey = Journey(...)"]),
@@ -459,6 +465,7 @@ def test_two_journeys_of_one_name(tmp_path: Path) -> None:
         ),
         ('segments = [Segment("a", "A", "b")]', ["line 3", "segment 'a'", "valid dictionary"]),
         ("segments = [", ["segments.py", "SyntaxError"]),
+        ("segments = [Segmnt()]", ["line 3", "no 'Segmnt' here", "'Segment'"]),
     ],
 )
 def test_errors_in_segments(tmp_path: Path, text: str, says: list[str]) -> None:
@@ -470,7 +477,7 @@ def test_errors_in_segments(tmp_path: Path, text: str, says: list[str]) -> None:
 def test_an_unknown_journey_or_segment_is_an_error(tmp_path: Path) -> None:
     write(tmp_path, "fine", FINE)
     catalog = load_catalog(POLICY, tmp_path)
-    with pytest.raises(SegueError, match="there is no journey 'fin'; there are: fine"):
+    with pytest.raises(SegueError, match="there is no journey 'fin'; did you mean 'fine'"):
         catalog.journey("fin")
     with pytest.raises(SegueError, match="there is no segment 'vips'; there are: everyone"):
         catalog.segment("vips")

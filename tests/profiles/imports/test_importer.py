@@ -586,7 +586,7 @@ def test_a_file_that_is_broken_as_a_whole_is_an_error(
     ("content", "complaint"),
     [
         (None, "the column map .* does not exist"),
-        ("[columns", "can't be read"),
+        ("[columns", "not valid TOML"),
         ("", "columns: Field required"),
         ("[columns]", "no column identifies the customer"),
         ('[columns]\nemial = "email"', "columns.emial is unknown; .* email, phone"),

@@ -63,21 +63,21 @@ def _commands() -> Iterator[str]:
         "prints the same text.",
     )
     root = typer.main.get_command(app)
-    for name, command in sorted(_leaves(root, "segue")):
+    for name, command in sorted(leaves(root, "segue")):
         yield from ("", f"## {name}", "", cleandoc(command.help or ""))
         rows = [_parameter(one) for one in command.params if not getattr(one, "hidden", False)]
         if rows:
             yield from ("", "| | Value | Meaning |", "|---|---|---|", *rows)
 
 
-def _leaves(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+def leaves(command: Any, name: str) -> Iterator[tuple[str, Any]]:
     """Each command that is not a group, with its whole name."""
     if not hasattr(command, "commands"):
         yield name, command
         return
     for sub, one in command.commands.items():
         if not one.hidden:
-            yield from _leaves(one, f"{name} {sub}")
+            yield from leaves(one, f"{name} {sub}")
 
 
 def _parameter(one: Any) -> str:
