@@ -5,12 +5,12 @@ Each table is a segment: its name, a description and one condition
 """
 
 import re
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from config.errors import SegueError
+from config.text.files import read_toml
 from journeys.definition.segment import Segment
 from profiles.conditions.reading import read_condition
 
@@ -20,12 +20,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 def read_tables(file: Path) -> dict[str, Any]:
     """The content of a TOML file; nothing if it does not exist. Raises SegueError."""
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SegueError(f"{file} is not valid TOML: {error}") from error
+    return read_toml(file) if file.exists() else {}
 
 
 def read_segments(file: Path) -> Iterator[Segment | SegueError]:

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from config.errors import SegueError
-from config.policy import describe_errors
+from config.text.strict import describe_errors
 from config.text.suggestions import meant
 from profiles.conditions.language import (
     AllOf,
