@@ -7,9 +7,7 @@ import re
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -17,16 +15,13 @@ from pydantic import (
 )
 
 from config.clock.times import Duration, format_duration
+from config.text.strict import Strict
 
 JoinKind = Literal["user_id", "email", "phone", "push_token", "anonymous_id"]
 JOIN_KINDS: tuple[JoinKind, ...] = get_args(JoinKind)  # strongest first
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class JoinLimit(_Model):
+class JoinLimit(Strict):
     """How many identifiers of a kind one profile takes: in all, or in any period of `within`."""
 
     limit: Annotated[int, Field(strict=True, ge=1)]
@@ -61,7 +56,7 @@ def _join_limits(value: Any) -> Any:
     return {kind: one for kind, one in {**_DEFAULT_LIMITS, **value}.items() if one != "none"}
 
 
-class JoinRules(_Model):
+class JoinRules(Strict):
     """Which identifiers of a call become one profile.
 
     limits: for each kind; a kind without one is not limited. priority: the kinds, the strongest
@@ -91,7 +86,7 @@ class JoinRules(_Model):
 DEFAULT_JOIN_RULES = JoinRules()
 
 
-class Pattern(_Model):
+class Pattern(Strict):
     """A regular expression for whole values, without regard to case: `{ pattern = "test-.*" }`."""
 
     pattern: Annotated[str, Field(min_length=1, max_length=1000)]
