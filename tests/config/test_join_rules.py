@@ -58,10 +58,10 @@ def test_a_named_kind_leaves_the_defaults_of_the_others(tmp_path: Path) -> None:
         ('[joins.limits]\nemail = { limit = 2, within = "0d" }', "joins.limits.email.within: "),
         (
             "[joins.limits]\nemail = { limit = 2, per = 'day' }",
-            "joins.limits.email.per: there is no such setting",
+            "joins.limits.email: there is no 'per' here; there are: limit, within",
         ),
         ("[joins]\nlimits = 3", "joins.limits: write one limit a kind, such as email = "),
-        ("[joins]\nlimit = 3", "joins.limit: there is no such setting"),
+        ("[joins]\nlimit = 3", "joins: there is no 'limit' here; did you mean 'limits'"),
         (
             '[joins]\npriority = ["user_id", "email"]',
             "joins: priority: name each of user_id, email, phone, push_token, anonymous_id once, "
