@@ -149,7 +149,7 @@ def test_the_policy_adds_words() -> None:
     [
         ({"pl": {"alone": ["…"]}}, "'…' has no letter or digit"),
         ({"pl": {"first": ["Yes!"]}}, "is a START keyword"),
-        ({"pl": {"whole": ["x"]}}, "Extra inputs are not permitted"),
+        ({"pl": {"whole": ["x"]}}, "there is no 'whole' here; there are: alone, first"),
     ],
 )
 def test_a_word_that_cannot_work_is_refused(words: object, wrong: str) -> None:

@@ -95,7 +95,7 @@ def test_without_a_data_file_nothing_is_different(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        ("[a", "segments.toml, line 1: not valid TOML"),
+        ("[a", "line 9: not valid TOML"),
         ("a = 3", "segment 'a': write a table: [a]"),
         ('[A]\ndescription = "x"\neveryone = true', "a name has lower-case letters"),
         ("[a]\neveryone = true", 'it needs description = "..."'),
