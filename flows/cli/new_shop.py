@@ -1,5 +1,6 @@
 """`segue init`: a folder for one's own shop, beside the examples of the checkout."""
 
+import shlex
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -38,14 +39,14 @@ _README = """# {name}
 Everything of this shop, for Segue. Load the settings first, in each terminal:
 
 ```sh
-set -a; . {folder}/segue.env; set +a
+set -a; . {settings}; set +a
 ```
 
 Then:
 
 ```sh
 segue check                                                       # the policy, the journeys, names
-segue import customers.csv --map {folder}/customers.toml --dry-run
+segue import customers.csv --map {columns} --dry-run
 segue up                                                          # everything, on this machine
 ```
 
@@ -85,7 +86,14 @@ def init(
         ("customers.toml", columns),
         (segment_file.FILE, _SEGMENTS),
         ("segue.env", _settings(here)),
-        ("README.md", _README.format(name=here.name, folder=here)),
+        (
+            "README.md",
+            _README.format(
+                name=here.name,
+                settings=shlex.quote(str(here / "segue.env")),
+                columns=shlex.quote(str(here / "customers.toml")),
+            ),
+        ),
     ):
         (here / name).write_text(text, encoding="utf-8")
     said = f"{folder} is ready; {folder / 'README.md'} has the next commands"
@@ -98,7 +106,7 @@ def _settings(folder: Path) -> str:
     own = {"policy_file": "policy.toml", "library": "library", "data_dir": "data"}
     for name, file in own.items():
         lines += ["", f"# {Settings.model_fields[name].description}"]
-        lines.append(f"SEGUE_{name.upper()}='{folder / file}'")
+        lines.append(f"SEGUE_{name.upper()}={shlex.quote(str(folder / file))}")
     for name in _OFFERED:
         lines += ["", f"# {Settings.model_fields[name].description}", f"# SEGUE_{name.upper()}="]
     return "\n".join(lines) + "\n"

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from prefect import State
@@ -15,6 +17,16 @@ from flows.orchestration.pages.labels import dry_run_labels, plain, run_labels, 
 from journeys.definition.journey import Journey
 from journeys.launches.approvals import LaunchRequest
 from journeys.operations.counts import Summary
+
+
+def hours_in_words(hours: Mapping[str, int], zone: str) -> str:
+    """Numbers by the hour in which messages go: "Mon 2 Mar 10:00: 2 (Europe/London)".
+
+    hours: by ISO 8601 times in that zone.
+    """
+    moments = [(datetime.fromisoformat(hour), number) for hour, number in hours.items()]
+    named = [f"{at:%a} {at.day} {at:%b} {at:%H:%M}: {number:,}" for at, number in moments]
+    return f"{', '.join(named)} ({zone})" if named else ""
 
 
 class DryRun:
@@ -71,6 +83,6 @@ class DryRun:
                 summary.outcomes[channel, state, reason] += number
         await write_picture(self.journey, self._report.journey, dry_run=True)
         await write_outcomes(self.journey, summary, dry_run=True)
-        hours = ", ".join(f"{hour}: {number:,}" for hour, number in self._report.hours.items())
-        told = sentence([run_labels(summary), plain(hours), self._why_not()])
+        hours = plain(hours_in_words(self._report.hours, self._segue.policy.timezone))
+        told = sentence([run_labels(summary), hours, self._why_not()])
         return Completed(message=f"Dry run: nothing was sent or stored. Would be: {told}")

@@ -37,7 +37,7 @@ def test_a_new_shop_passes_the_check(
     checked = segue("check")
     assert (checked.status, checked.err) == (0, "")
     assert checked.out.startswith("1 journeys, ")
-    assert f". {shop}/segue.env" in (shop / "README.md").read_text()
+    assert f". '{shop}/segue.env'" in (shop / "README.md").read_text()
 
     # What is there is never overwritten.
     (shop / "policy.toml").write_text("mine")

@@ -6,6 +6,7 @@ import pytest
 
 from config.clock.times import DAY, minutes
 from flows.dry_run import DryRunReport, as_json, dry_run
+from flows.orchestration.dry_run import hours_in_words
 from journeys.dsl import SMS, Call, Email, OnEvent, Send, Split, Update, Wait, attribute, when
 from journeys.operations import control
 from journeys.simulation.clock import SimulatedShop
@@ -140,3 +141,10 @@ def test_a_journey_with_an_event_can_be_rehearsed_for_an_audience(house: House) 
     house.customer()
     house.db.now = MONDAY + DAY
     assert as_json("j", "everyone", rehearse(house))["planned"]["email"] == 1
+
+
+def test_the_hours_of_a_dry_run_in_words() -> None:
+    hours = {"2026-03-02T10:00:00+00:00": 1200, "2026-03-29T09:00:00+01:00": 1}
+    said = hours_in_words(hours, "Europe/London")
+    assert said == "Mon 2 Mar 10:00: 1,200, Sun 29 Mar 09:00: 1 (Europe/London)"
+    assert hours_in_words({}, "Europe/London") == ""
