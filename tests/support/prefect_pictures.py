@@ -1,4 +1,7 @@
-"""Take the pictures of Prefect's UI: python -m tests.support.prefect_pictures"""
+"""Take the pictures that need Prefect: python -m tests.support.prefect_pictures
+
+Its UI, and the page of the staff site that shows a journey's runs.
+"""
 
 import asyncio
 import sys
@@ -17,6 +20,8 @@ from flows.orchestration.api.form_updates import FormUpdates
 from flows.orchestration.api.prefect_api import async_client
 from profiles.sample.shop import load_sample_shop
 from tests.support.http.chromium import chromium
+from tests.support.http.staff import insert_user
+from tests.support.staff_pictures import sign_in
 
 IMAGES = ROOT / "docs" / "images"
 _MONDAY = parse_instant("2026-03-02T09:00:00Z")
@@ -24,10 +29,10 @@ _LAUNCH = {"audience": "lapsed", "limit": 0, "dry_run": False}
 
 
 def picture(page: Page, name: str) -> None:
-    """Write the picture `prefect-<name>.png`."""
+    """Write the picture `<name>.png`."""
     page.wait_for_timeout(2000)  # the graph is drawn with an animation
-    page.screenshot(path=IMAGES / f"prefect-{name}.png")
-    sys.stdout.write(f"docs/images/prefect-{name}.png\n")
+    page.screenshot(path=IMAGES / f"{name}.png")
+    sys.stdout.write(f"docs/images/{name}.png\n")
 
 
 def take(page: Page, stack: Stack, run_id: str) -> None:
@@ -38,12 +43,20 @@ def take(page: Page, stack: Stack, run_id: str) -> None:
     page.get_by_role("tab", name="Task Runs").click()
     page.get_by_label("Task run sort order").click()
     page.get_by_role("option", name="Oldest to newest").click()
-    picture(page, "run")
+    picture(page, "prefect-run")
     deployment = httpx.get(
         f"{stack.settings.prefect_url}/api/deployments/name/win-back/win-back"
     ).json()
     page.goto(f"{ui}/deployments/deployment/{deployment['id']}/run")
-    picture(page, "form")
+    picture(page, "prefect-form")
+
+
+def take_staff_site(page: Page) -> None:
+    """Take the picture of the journey's runs on the staff site."""
+    page.set_viewport_size({"width": 1280, "height": 1000})
+    sign_in(page)
+    page.goto("/journeys/win-back/runs")
+    picture(page, "staff-runs")
 
 
 async def update_forms(segue: Segue) -> None:
@@ -66,8 +79,12 @@ def main() -> None:
             asyncio.run(update_forms(segue))
             run_id = stack.prefect.start("win-back", _LAUNCH)
             stack.wait_until(lambda: stack.prefect.ended(run_id) is not None, "the run")
+            with segue.db.transaction() as tx:
+                insert_user(tx, "zoe", "admin")
+            stack.start_staff_site()
             with chromium() as browser:
                 take(browser.new_page(), stack, run_id)
+                take_staff_site(browser.new_page(base_url=settings.staff_url))
 
 
 if __name__ == "__main__":

@@ -190,13 +190,16 @@ def _detail(answer: httpx.Response) -> str:
 
 def _run(found: Mapping[str, Any], ui: str) -> PrefectRun:
     state = found["state"] or {"name": "Pending", "type": "PENDING", "message": ""}
+    waits = state["type"] == "SCHEDULED"
+    by_schedule = waits and found.get("auto_scheduled")
     at = found["start_time"] or found["expected_start_time"] or found["created"]
     return PrefectRun(
         id=found["id"],
-        name=found["name"],
+        # Until a run begins it has a name of Prefect's invention, and no message of ours.
+        name="by its schedule" if by_schedule else found["name"],
         state=state["name"],
         kind=state["type"].lower(),
-        message=state.get("message") or "",
+        message="" if waits else state.get("message") or "",
         at=parse_instant(at),
         page=f"{ui}/v2/runs/flow-run/{found['id']}",
     )

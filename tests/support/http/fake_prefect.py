@@ -23,7 +23,8 @@ LATER = {
     **RUN,
     "id": "run-2",
     "name": "happy-owl",
-    "state": {"type": "SCHEDULED", "name": "Scheduled", "message": None},
+    "auto_scheduled": True,
+    "state": {"type": "SCHEDULED", "name": "Scheduled", "message": "Flow run scheduled"},
     "start_time": None,
     "expected_start_time": "2026-03-03T08:00:00Z",
 }
