@@ -30,7 +30,6 @@ _REMOVE = [
     delete(table).where(any_of(table.c.profile_id, "profiles"))
     for table in (message_devices, *_TABLES)
 ]
-_EXIST = select(messages.c.id).where(any_of(messages.c.id, "messages"))
 
 
 def lock_messages(tx: Tx, profile_ids: Collection[int]) -> list[dict[str, Any]]:
@@ -62,8 +61,3 @@ def remove_messages(tx: Tx, profile_ids: Collection[int]) -> None:
     """Remove all messages of these profiles, with their devices and what retention has left."""
     for statement in _REMOVE:
         tx.conn.execute(statement, {"profiles": profile_ids})
-
-
-def existing(tx: Tx, message_ids: Collection[int]) -> set[int]:
-    """Those of the messages that were not erased."""
-    return {row.id for row in tx.rows(_EXIST, {"messages": message_ids})}

@@ -58,9 +58,14 @@ class Walk:
 
     @property
     def files(self) -> Mapping[str, list[str]]:
-        """Comprehensions and lambdas count with the function that has them."""
+        """Comprehensions and lambdas count with the function that has them.
+
+        The server's timer does not count: it ticks whatever happens.
+        """
         found: dict[str, list[str]] = {}
         for code in self._entered:
+            if code.co_name == "on_tick":
+                continue
             file = code.co_filename.removeprefix(_ROOT)
             if file.startswith(_LAYERS) and not code.co_name.startswith("<"):
                 functions = found.setdefault(file, [])
