@@ -41,6 +41,7 @@ from flows.cli.new_shop import commands as new_shop_commands
 from flows.cli.operations import commands
 from flows.cli.output import AsJson, opened, print_json, say, say_counts, say_if_held
 from flows.cli.privacy import commands as privacy_commands
+from flows.cli.privacy import sample_commands
 from flows.cli.render import commands as render_commands
 from flows.cli.report import commands as report_commands
 from flows.cli.simulation import commands as simulation_commands
@@ -73,6 +74,7 @@ app.add_typer(check_commands)
 app.add_typer(privacy_commands)
 app.add_typer(key_commands, name="keys")
 app.add_typer(staff_commands, name="staff")
+app.add_typer(sample_commands, name="sample")
 
 
 def main() -> None:

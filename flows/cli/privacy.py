@@ -1,18 +1,21 @@
-"""What customers may ask for: erase what is stored about one of them."""
+"""What customers may ask for: export or erase what is stored about them. And erase the sample."""
 
 import sys
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from config.access.staff_acts import COMMAND_LINE
+from config.access.staff_acts import COMMAND_LINE, record_act
 from config.errors import SegueError
 from flows.cli.output import AsJson, opened, print_json, say, show_table
 from journeys.privacy.people import person_named
+from profiles.sample.customers import sample_customers
 
 commands = typer.Typer()
+sample_commands = typer.Typer(help="The sample shop.", no_args_is_help=True)
 
 PersonArgument = Annotated[
     str,
@@ -66,6 +69,70 @@ def erase_command(
             "erased. Rows that reports count stay and name nobody. Backups still have the person: "
             "see docs/operate/privacy.md"
         )
+
+
+@commands.command(name="export")
+def export_command(
+    context: typer.Context,
+    person: PersonArgument,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="Write export.json and export.html into this folder."),
+    ] = None,
+    by: AskedBy = COMMAND_LINE,
+) -> None:
+    """Export everything about one person, as JSON and as a readable page; else print the JSON."""
+    from flows.privacy_page import write_export
+    from journeys.privacy.export import export_person
+
+    segue = opened(context)
+    with segue.db.transaction() as tx:
+        found = person_named(tx, person, segue.rules.meaningless)
+        exported = export_person(tx, found, segue.rules.erased, asked_by=by)
+        record_act(tx, by, "exported a customer", profile_id=found.profile_id)
+    if to is None:
+        print_json(exported)
+        return
+    for file in write_export(exported, to, segue.settings.brand):
+        say(f"wrote {file}")
+
+
+@sample_commands.command(name="remove")
+def remove_sample(
+    context: typer.Context,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how many people it is; change nothing.")
+    ] = False,
+    yes: WithoutAsking = False,
+    as_json: AsJson = False,
+) -> None:
+    """Erase the customers of the sample shop, each as `segue erase` does."""
+    from journeys.privacy.erase import erase
+    from journeys.privacy.people import person_of
+
+    segue = opened(context)
+    with segue.db.transaction(write=False) as tx:
+        people = sample_customers(tx)
+    if not dry_run and people:
+        if not yes and not sys.stdin.isatty():
+            raise SegueError(f"to erase the {len(people):,} sample customers, add --yes")
+        confirm(f"Erase the {len(people):,} customers of the sample shop?", yes=yes)
+    for profile_id in () if dry_run else people:
+        with segue.db.transaction() as tx:
+            erase(
+                tx,
+                partial(person_of, profile_id=profile_id),
+                catalog=segue.catalog,
+                settings=segue.settings,
+                erased=segue.rules.erased,
+                asked_by=COMMAND_LINE,
+            )
+    if as_json:
+        print_json({"customers": len(people), "erased": not dry_run})
+    elif dry_run:
+        say(f"{len(people):,} sample customers; nothing was changed. To erase them: --yes")
+    else:
+        say(f"erased {len(people):,} sample customers")
 
 
 def show_counts(counts: Mapping[str, int]) -> None:

@@ -26,7 +26,6 @@ from sqlalchemy import (
     or_,
     select,
 )
-from sqlmodel import SQLModel
 
 from channels.messages import nameless as message_rows
 from channels.messages import transitions as message_transitions
@@ -39,6 +38,7 @@ from journeys.definition.catalog import Catalog
 from journeys.engine.exits import end, goal_reached
 from journeys.enrollments import nameless as enrollment_rows
 from journeys.enrollments.states import ERASED_REASON
+from journeys.privacy.conditions import THEIRS, condition_of, parameters_of
 from journeys.privacy.nameless import (
     Renumbered,
     ReportedProperties,
@@ -64,9 +64,7 @@ from profiles.identity.merge import lock_events
 from profiles.identity.owners import lock_identities
 from profiles.tables import (
     consent_records,
-    email_confirmations,
     events,
-    merges,
     profiles,
 )
 
@@ -75,38 +73,13 @@ _PASSAGE_TABLES: tuple[Table, ...] = (passages, experiment_arms)
 _LIFECYCLES = {"message", "past_message", "message_device", "enrollment"}
 
 
-def _condition(table: Table) -> Any:
-    """Which rows of a table are the person's: parameters `profiles`, `addresses`, `values`."""
-    if table is profiles:
-        return any_of(profiles.c.id, "profiles")
-    if table is merges:
-        return or_(any_of(merges.c.from_id, "profiles"), any_of(merges.c.into_id, "profiles"))
-    if table.name == "join_limit_hit":
-        # One about somebody else can have an identifier of this person.
-        return or_(
-            any_of(table.c.profile_id, "profiles"),
-            any_of(table.c.value, "values"),
-        )
-    if table.name == "suppression":
-        return any_of(table.c.address, "addresses")
-    if table is email_confirmations:
-        c = email_confirmations.c
-        return or_(any_of(c.profile_id, "profiles"), any_of(c.address, "addresses"))
-    return any_of(table.c.profile_id, "profiles")
-
-
-_THEIRS: Mapping[str, Table] = {
-    name: table
-    for name, table in sorted(SQLModel.metadata.tables.items())
-    if name in PERSONAL and PERSONAL[name].erasure != "hashed"
-}
 _COUNT: Mapping[str, Select[tuple[int]]] = {
-    name: select(func.count()).select_from(table).where(_condition(table))
-    for name, table in _THEIRS.items()
+    name: select(func.count()).select_from(table).where(condition_of(table))
+    for name, table in THEIRS.items()
 }
 _DELETE: Mapping[str, Delete] = {
-    name: delete(table).where(_condition(table))
-    for name, table in _THEIRS.items()
+    name: delete(table).where(condition_of(table))
+    for name, table in THEIRS.items()
     if name not in _LIFECYCLES and PERSONAL[name].erasure != "unlinked"
 }
 _v, _n = events.c, consent_records.c
@@ -160,7 +133,7 @@ class Erased(NamedTuple):
 
 def count_rows(tx: Tx, person: DataSubject) -> dict[str, int]:
     """The rows about a person, by table; tables without any are left out."""
-    given = _given(person)
+    given = parameters_of(person)
     counts = {name: tx.conn.execute(one, given).scalar_one() for name, one in _COUNT.items()}
     return {name: number for name, number in counts.items() if number}
 
@@ -194,7 +167,7 @@ def erase(
     counts = count_rows(tx, person)
     _end_all(tx, catalog, profile_ids)
     _keep_nameless(tx, person, settings)
-    given = _given(person)
+    given = parameters_of(person)
     for statement in _DELETE.values():
         tx.conn.execute(statement, given)
     message_rows.remove_messages(tx, profile_ids)
@@ -205,12 +178,6 @@ def erase(
         tx, erased, "erase", asked_by=asked_by, identifiers=person.identifiers, counts=counts
     )
     return Erased(person.profile_id, counts)
-
-
-def _given(person: DataSubject) -> dict[str, Any]:
-    addresses = [value for kind, value in person.identifiers if is_address((kind, value))]
-    values = [value for _, value in person.identifiers]
-    return {"profiles": person.every, "addresses": addresses, "values": values}
 
 
 def _end_all(tx: Tx, catalog: Catalog, profile_ids: Collection[int]) -> None:

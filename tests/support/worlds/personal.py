@@ -96,8 +96,8 @@ def erase_from(house: House, profile_id: int) -> Erased:
 class PersonalShop:
     """People whose every text has their mark, such as `qz7x`, in it."""
 
-    def __init__(self, db: Database, seed: int = 0) -> None:
-        self.house = House(db)
+    def __init__(self, db: Database, seed: int = 0, house: House | None = None) -> None:
+        self.house = house or House(db)
         self.house.open(
             *JOURNEYS,
             policy=POLICY,
