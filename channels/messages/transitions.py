@@ -396,6 +396,14 @@ def close(tx: Tx, before: Instant, why: str) -> int:
     return tx.write(_CLOSE, {"before": before, "why": why})
 
 
+_EXIST = select(_c.id).where(any_of(_c.id, "messages"))
+
+
+def existing(tx: Tx, message_ids: Collection[int]) -> set[int]:
+    """Those of the messages that were not erased."""
+    return {row.id for row in tx.rows(_EXIST, {"messages": message_ids})}
+
+
 # Merges of profiles -------------------------------------------------------------------------------
 
 

@@ -4,11 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import select
-
 from channels.messages import device_transitions, transitions
 from channels.messages.device_transitions import DeviceOutcome
-from channels.messages.table import messages
 from channels.messages.transitions import Recorded, RecordedState
 from channels.outbox import devices
 from channels.outbox.claims import Claim, Journeys
@@ -16,7 +13,6 @@ from channels.providers.sending import Outgoing, SendOutcome, Suppress
 from channels.rules.recipient import WHOLE_CHANNEL
 from config.channels import ChannelName, channel_of
 from config.clock.times import Seconds
-from config.database.arrays import any_of
 from config.database.engine import Tx
 from config.timing import Timing
 from profiles.bucketing import draw
@@ -25,8 +21,6 @@ from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.identity.addresses import Suppressed, suppress
 from profiles.identity.person import Key
 from profiles.tables import ADDRESS_KIND
-
-_EXIST = select(messages.c.id).where(any_of(messages.c.id, "messages"))
 
 # Messages by journey, channel and state or reason.
 Tally = Counter[tuple[str, ChannelName, str]]
@@ -129,8 +123,7 @@ def record(tx: Tx, journeys: Journeys, done: Sequence[Done], *, move: bool = Tru
     people = {one.claim.profile_id for one in done}
     with journeys.following(tx, waiting, people, move=move) as following:
         if tx.is_sqlite or following.more:  # a profile may not exist any more
-            named = {"messages": {one.claim.message_id for one in done}}
-            there = {row.id for row in tx.rows(_EXIST, named)}
+            there = transitions.existing(tx, {one.claim.message_id for one in done})
             done = [one for one in done if one.claim.message_id in there]
         tally, events = _record(tx, done)
     return Outcomes(tally, following.more or bool(events))

@@ -160,7 +160,8 @@ def upsert_people(
     new = {account.id for account in fresh}
     gains = [_gain(account, new) for account in touched]
     follow_addresses(tx, rules.holdout, gains)
-    suppress_erased(tx, rules.erased, {gain.profile_id: gain.gained for gain in gains})
+    if gained := {gain.profile_id: gain.gained for gain in gains if gain.gained}:
+        suppress_erased(tx, rules.erased, gained)
     consent = change_consent_in_turn(
         tx,
         [some for account in touched for some in account.changes(in_turn=in_turn)],
