@@ -349,8 +349,13 @@ def _in_segment(condition: InSegment, scope: Scope) -> ColumnElement[bool]:
     if condition.condition is None:
         raise ValueError(f"the segment {condition.segment!r} is not filled in")
     # A segment does not depend on the enrollment that asks for it.
-    alone = Scope(sqlite=scope.sqlite, profile_id=scope.profile_id, everybody=scope.everybody)
-    return condition_holds(condition.condition, alone)
+    of_profile = Scope(
+        sqlite=scope.sqlite,
+        profile_id=scope.profile_id,
+        everybody=scope.everybody,
+        alone=scope.alone,
+    )
+    return condition_holds(condition.condition, of_profile)
 
 
 def _has_address(condition: HasAddress, scope: Scope) -> ColumnElement[bool]:

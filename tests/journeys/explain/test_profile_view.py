@@ -7,7 +7,18 @@ import pytest
 from sqlalchemy import insert
 
 from config.clock.times import DAY, HOUR, format_instant
-from journeys.dsl import Segment, Wait, attribute, consented, days, did, group, has_address
+from journeys.definition.nesting import nest
+from journeys.dsl import (
+    Segment,
+    Wait,
+    attribute,
+    consented,
+    days,
+    did,
+    group,
+    has_address,
+    in_segment,
+)
 from journeys.explain.profile_view import (
     PROFILE_FIELDS,
     ProfileField,
@@ -188,6 +199,19 @@ def test_segments_are_evaluated_now(house: House) -> None:
     house.db.now = MONDAY + 31 * DAY
     assert "buyers" not in field(house, "segments")
     assert field(house, "segments", key=("user_id", "bob")) == ["everyone", "texts", "vip"]
+
+
+def test_a_segment_may_name_others(house: House) -> None:
+    both = Segment("both", "VIPs who bought", in_segment("vip") & in_segment("buyers"))
+    segments, faults = nest({**SEGMENTS, "both": both})
+    assert not faults
+    house.open(segments=segments)
+    ann = house.customer("ann", attributes={"plan": "gold"})
+    assert "both" not in field(house, "segments")
+    house.did(ann, "bought")
+    with statements(house.db) as executed:
+        assert "both" in field(house, "segments")
+    assert "ANY (" not in executed[1]  # PostgreSQL would plan it anew at each execution
 
 
 def test_a_segment_that_is_added_or_changed_counts_from_the_next_call(house: House) -> None:
