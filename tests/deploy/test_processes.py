@@ -182,7 +182,8 @@ def test_tls_is_at_least_1_2(
 
 
 def test_no_token_of_a_customer_is_logged(deployment: Deployment, proxy: httpx.Client) -> None:
-    for path in ("/u/secret-token", "/preferences/secret-token?x=secret-token"):
+    profile = "/v1/profiles/email:secret-token@example.com"
+    for path in (profile, "/u/secret-token", "/preferences/secret-token?x=secret-token"):
         proxy.get(path)
     logs = deployment.folder / "nginx"
     deployment.wait_for(lambda: "/preferences/..." in (logs / "access.log").read_text())

@@ -121,6 +121,19 @@ ATTACKS: dict[str, tuple[Callable[[int], Asked], int]] = {
     ),
     "token": (lambda size: Asked("/u/" + "a." * (size // 2), method="GET"), 8_000),
     "path": (lambda size: Asked("/" * size, method="GET"), 8_000),
+    "profile: value": (
+        lambda size: Asked("/v1/profiles/phone:" + "1-" * (size // 2), headers=KEY, method="GET"),
+        8_000,
+    ),
+    "profile: fields": (
+        lambda size: Asked(
+            "/v1/profiles/user_id:a",
+            headers=KEY,
+            method="GET",
+            query="fields=" + "a," * (size // 2),
+        ),
+        8_000,
+    ),
     "a wrong key": (
         lambda size: Asked("/v1/track", headers={"authorization": "Basic " + "YTph" * (size // 4)}),
         32_000,

@@ -139,6 +139,20 @@ def test_an_id_that_needs_no_encoding_may_stand_as_it_is(caller: Caller) -> None
         assert caller.ask(f"user_id:{value}").status_code == 200
 
 
+def test_values_of_any_depth_and_size_are_shown(caller: Caller) -> None:
+    """As deep and as large as calls may be."""
+    deep: Any = "x"
+    for _ in range(245):
+        deep = [deep]
+    large = "ü" * 15_000
+    caller.say("track", userId="ann", event="viewed", properties={"deep": deep, "large": large})
+    caller.say("identify", userId="ann", traits={"deep": deep, "large": large})
+    caller.say("group", userId="ann", groupId="g1", traits={"deep": deep, "large": large})
+    found = caller.read("user_id", "ann")
+    for shown in (found["events"][0]["properties"], found["attributes"], found["group"]["traits"]):
+        assert (shown["deep"], shown["large"]) == (deep, large)
+
+
 # What identifies nobody ---------------------------------------------------------------------------
 
 

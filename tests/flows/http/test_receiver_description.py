@@ -271,6 +271,8 @@ def test_logs_hold_no_addresses_and_no_tokens(
         shared_receiver.post("/v1/identify", content=b"u-secret")
         shared_receiver.client.post("/v1/track", auth=("not-the-key", ""), json={})
         shared_receiver.client.get("/preferences/some-token")
+        for identifier in ("email:ann@example.com", "user_id:u-secret", "phone:+447700900123", "x"):
+            shared_receiver.client.get(f"/v1/profiles/{identifier}", auth=(WRITE_KEY, ""))
         shared_receiver.client.get("/nothing/some-token?email=ann@example.com")
     ours = [one for one in caplog.records if not one.name.startswith(("httpx", "httpcore"))]
     text = " ".join(one.getMessage() for one in ours)
