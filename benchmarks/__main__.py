@@ -17,6 +17,7 @@ from benchmarks import (
     intake,
     launch,
     live,
+    matching,
     memory,
     plain_prefect,
     planner,
@@ -44,6 +45,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "plain-prefect": plain_prefect.PLAIN_PREFECT,
     "planner": planner.PLANNER,
     "memory": memory.MEMORY,
+    "matching": matching.MATCHING,
 }
 
 

@@ -37,6 +37,7 @@ from flows.cli.check import commands as check_commands
 from flows.cli.imports import commands as import_commands
 from flows.cli.keys import commands as key_commands
 from flows.cli.library import commands as library_commands
+from flows.cli.match import commands as match_commands
 from flows.cli.new_shop import commands as new_shop_commands
 from flows.cli.operations import commands
 from flows.cli.output import AsJson, opened, print_json, say, say_counts, say_if_held
@@ -63,6 +64,7 @@ app = typer.Typer(
 )
 app.add_typer(commands)
 app.add_typer(import_commands)
+app.add_typer(match_commands)
 app.add_typer(approval_commands)
 app.add_typer(analytics_commands)
 app.add_typer(simulation_commands)
