@@ -23,6 +23,7 @@ from config.clock.times import DAY, Duration, Seconds, format_duration
 from config.clock.zones import zone_names
 from config.errors import SegueError
 from config.join_rules import DEFAULT_JOIN_RULES, JoinRules, Placeholder
+from config.matching_rules import DEFAULT_MATCHING_RULES, MatchingRules
 from config.text.files import read_toml
 from config.text.stop_words import StopWords
 from config.text.strict import Strict, describe_errors
@@ -204,6 +205,7 @@ class Policy(_Model):
     consent_traits: tuple[ConsentTrait, ...] = ()
     meaningless: tuple[Placeholder, ...] = ()
     joins: JoinRules = DEFAULT_JOIN_RULES
+    matching: MatchingRules = DEFAULT_MATCHING_RULES
     approval: ApprovalRule = ApprovalRule()
 
     @model_validator(mode="after")

@@ -288,6 +288,33 @@ class Merge(SQLModel, table=True):
     )
 
 
+class Duplicate(SQLModel, table=True):
+    """Two profiles that are probably one person, as matching found them, and what was decided.
+
+    It has no personal data: `bars` says how columns compare, not what they contain.
+    """
+
+    __tablename__: ClassVar[str] = "duplicate"
+
+    left_id: int = Field(
+        sa_column=Column(BigInteger, primary_key=True, autoincrement=False, nullable=False),
+        description="the older profile",
+    )
+    right_id: int = Field(
+        sa_column=Column(BigInteger, primary_key=True, autoincrement=False, nullable=False)
+    )
+    bucket: int = Field(sa_column=bucket_column("left_id", primary_key=True))
+    weight: float = Field(description="the binary logarithm of the odds that they are one person")
+    bars: list[Any] = Field(
+        sa_column=Column(JSON_COLUMN, nullable=False),
+        description="[column, level, weight] in order; the first is two random profiles",
+    )
+    found_at: Instant = Field(sa_type=BigInteger)
+    state: str = Field(description="suggested, accepted, refused")
+    decided_at: Instant | None = Field(default=None, sa_type=BigInteger)
+    decided_by: str | None = None
+
+
 class JoinLimitHit(SQLModel, table=True):
     """An identifier that a limit of joins kept out of a profile, or that an alias joined beyond
     it."""
@@ -410,6 +437,7 @@ preferences = table_of(Preference)
 events = table_of(Event)
 merges = table_of(Merge)
 join_limit_hits = table_of(JoinLimitHit)
+duplicates = table_of(Duplicate)
 held_out = table_of(HeldOut)
 held_out_addresses = table_of(HeldOutAddress)
 erased_addresses = table_of(ErasedAddress)

@@ -20,6 +20,7 @@ from flows.orchestration.library import CATALOG, FLOWS
 from flows.orchestration.names import (
     APPROVALS,
     CONTROLS,
+    DUPLICATES,
     OWN_SCHEDULE,
     SIMULATION,
     YARDSTICK,
@@ -35,13 +36,13 @@ _AT_ONCE = 4
 
 def deployments() -> list[RunnerDeployment]:
     """One for each journey, with the schedule of its entry if any; one for pause, resume, stop, one
-    for approvals, one for the yardstick, and one for simulations.
+    for approvals, one for the yardstick, one for simulations, and one that finds duplicates.
     """
     return [
         *(_of_journey(version.journey) for version in CATALOG.current.values()),
         *(
             _deployment(name, FLOWS[name].description or "", [], [])
-            for name in (CONTROLS, APPROVALS, YARDSTICK, SIMULATION)
+            for name in (CONTROLS, APPROVALS, YARDSTICK, SIMULATION, DUPLICATES)
         ),
     ]
 

@@ -8,6 +8,8 @@ APPROVALS = "approve-launch"
 YARDSTICK = "yardstick"
 # The deployment that simulates journeys.
 SIMULATION = "simulate"
+# The deployment that finds profiles that are one person.
+DUPLICATES = "find-duplicates"
 # The slug of the schedule that a journey's entry has; others were added in Prefect or on the site.
 OWN_SCHEDULE = "from-the-journey"
 

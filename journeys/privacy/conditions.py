@@ -14,7 +14,7 @@ from journeys.enrollments import nameless as _enrollments  # noqa: F401
 from journeys.privacy.people import DataSubject
 from journeys.privacy.registry import PERSONAL
 from profiles.identity.holdout import is_address
-from profiles.tables import email_confirmations, merges, profiles
+from profiles.tables import duplicates, email_confirmations, merges, profiles
 
 
 def condition_of(table: Table) -> ColumnElement[bool]:
@@ -23,6 +23,9 @@ def condition_of(table: Table) -> ColumnElement[bool]:
         return any_of(profiles.c.id, "profiles")
     if table is merges:
         return or_(any_of(merges.c.from_id, "profiles"), any_of(merges.c.into_id, "profiles"))
+    if table is duplicates:
+        d = duplicates.c
+        return or_(any_of(d.left_id, "profiles"), any_of(d.right_id, "profiles"))
     if table.name == "join_limit_hit":
         # One about somebody else can have an identifier of this person.
         return or_(

@@ -85,6 +85,10 @@ PERSONAL: Mapping[str, Personal] = {
         erasure="deleted",
         columns=_words("profile_id at kind value limited_kind bucket limited_to why exempt"),
     ),
+    "duplicate": Personal(
+        erasure="deleted",
+        columns=_words("left_id right_id bucket weight bars found_at state decided_at decided_by"),
+    ),
     "merge": Personal(
         erasure="deleted",
         columns=_words("from_id into_id merged_at why moved"),

@@ -65,18 +65,26 @@ class Records:
         self._sides = []
         self._waiting = [[] for _ in self.columns]
 
+    def is_uniform(self) -> bool:
+        """Whether no column has two different values, so that there is nothing to compare."""
+        self._flush()
+        return not self._told()
+
+    def _told(self) -> list[str]:
+        table = pa.Table.from_batches(self._batches, schema=self._schema)
+        return [one for one in self.columns if len(table[one].drop_null().unique()) > 1]
+
     def table(self) -> Any:
         """The pyarrow table. Columns in which no two values differ are left out: they tell nothing.
 
         Raises SegueError if no column is left.
         """
         self._flush()
+        told = self._told()
         table = pa.Table.from_batches(self._batches, schema=self._schema)
+        table = table.select(["unique_id", "side", *told])
         self._batches = []
-        for column in self.columns:
-            if len(table[column].drop_null().unique()) < 2:
-                table = table.drop_columns([column])
-        if table.num_columns == 2:
+        if not told:
             raise SegueError(
                 "no column to compare has different values: "
                 f"{', '.join(self.columns)} are empty or always the same"

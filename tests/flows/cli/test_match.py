@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.support.duplicates import COLUMNS, write
-from tests.flows.cli.conftest import Segue
+from tests.support.commands import Segue
 from tests.support.shared_data import DATA
 
 IDENTITY = DATA / "identity"

@@ -60,14 +60,9 @@ class Walk:
 
     @property
     def files(self) -> Mapping[str, list[str]]:
-        """Comprehensions and lambdas count with the function that has them.
-
-        The server's timer does not count: it ticks whatever happens.
-        """
+        """Comprehensions and lambdas count with the function that has them."""
         found: dict[str, list[str]] = {}
         for code in self._entered:
-            if code.co_name == "on_tick":
-                continue
             file = code.co_filename.removeprefix(_ROOT)
             named = not code.co_name.startswith("<") and code.co_qualname not in _OF_TIMER
             if file.startswith(_LAYERS) and named:
