@@ -33,7 +33,7 @@ _WHY = "duplicate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class DuplicatesFound:
     """What a run found: the profiles it read, what it suggests, and how many the policy joined."""
 
     profiles: int
@@ -41,7 +41,7 @@ class Found:
     joined: int
 
 
-def find_duplicates(segue: Segue) -> Found:
+def find_duplicates(segue: Segue) -> DuplicatesFound:
     """Match all profiles, store the suggestions, and join those that the policy says."""
     rules = segue.policy.matching
     ids, found = _matched(segue, _weight(rules.suggest_from))
@@ -54,7 +54,7 @@ def find_duplicates(segue: Segue) -> Found:
     with segue.db.transaction(write=False) as tx:
         now = survivors(tx, {one.left_id for one in stored} | {one.right_id for one in stored})
     left = [one for one in stored if not {one.left_id, one.right_id} & now.keys()]
-    return Found(profiles=ids, suggested=left, joined=joined)
+    return DuplicatesFound(profiles=ids, suggested=left, joined=joined)
 
 
 def accept(segue: Segue, name: str, by: str) -> Suggestion:

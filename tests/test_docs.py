@@ -200,6 +200,8 @@ def assert_parses(words: list[str]) -> None:
     command: Any = typer.main.get_command(app)
     name = "segue"
     while hasattr(command, "commands"):
+        if not words and command.invoke_without_command:
+            return
         assert words, f"{name} needs a command"
         name, *words = words
         assert name in command.commands, f"there is no command {name}"

@@ -21,7 +21,7 @@ NAVIGATION = {
     "operate": (
         "Operate",
         "index deploy providers webhooks customer-pages monitoring troubleshooting faults security "
-        "profiles privacy upgrades scale",
+        "profiles matching privacy upgrades scale",
     ),
     "reference": ("Reference", "command-line settings http decide glossary"),
     "how-it-works": ("How it works", "index architecture lifecycles benchmarks dependencies"),

@@ -12,7 +12,9 @@ from profiles.duplicates import suggestions
 
 commands = typer.Typer(invoke_without_command=True)
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="As `segue duplicates` lists it: 12-57.")]
+SuggestionId = Annotated[
+    str, typer.Argument(metavar="ID", help="As `segue duplicates` lists it: 12-57.")
+]
 
 
 @commands.callback()
@@ -65,14 +67,14 @@ def find_command(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 @commands.command(name="accept")
-def accept_command(context: typer.Context, suggestion: Id, by: DecidedBy = None) -> None:
+def accept_command(context: typer.Context, suggestion: SuggestionId, by: DecidedBy = None) -> None:
     """Join the two profiles: the newer becomes part of the older."""
     found = accept(opened(context), suggestion, by or getpass.getuser())
     say(f"profile {found.right_id} is now part of profile {found.left_id}")
 
 
 @commands.command(name="refuse")
-def refuse_command(context: typer.Context, suggestion: Id, by: DecidedBy = None) -> None:
+def refuse_command(context: typer.Context, suggestion: SuggestionId, by: DecidedBy = None) -> None:
     """The two are not one person: never suggest them again."""
     found = refuse(opened(context), suggestion, by or getpass.getuser())
     say(f"profiles {found.left_id} and {found.right_id} are not suggested again")

@@ -62,7 +62,7 @@ _NAMED = """
 _KEYS = [tuple(key.split("+")) for key in _NAMED.split()]
 
 
-class Key(NamedTuple):
+class BlockingKey(NamedTuple):
     """Columns that two records share, and how many pairs do at most: those that are compared, and
     with those of frequent values.
     """
@@ -78,7 +78,7 @@ def add_parts(duck: Duck, columns: Collection[str]) -> None:
     duck.run(f"CREATE TABLE people AS SELECT {', '.join(['*', *parts])} FROM records")
 
 
-def block(duck: Duck, columns: Collection[str], *, across: bool) -> list[Key]:
+def block(duck: Duck, columns: Collection[str], *, across: bool) -> list[BlockingKey]:
     """Make the table `pairs` (join_key_l, join_key_r, match_key) of what is compared.
 
     across: only pairs of different sides. Returns the keys that were used.
@@ -86,7 +86,7 @@ def block(duck: Duck, columns: Collection[str], *, across: bool) -> list[Key]:
     have = {*columns, *(name for name, (of, _) in _PARTS.items() if of in columns)}
     [[records]] = duck.rows("SELECT count(*) FROM people")
     left = budget = max(_FEWEST_PAIRS, _PAIRS_A_RECORD * records)
-    used: list[Key] = []
+    used: list[BlockingKey] = []
     duck.run("CREATE TABLE found (l BIGINT, r BIGINT)")
     for key in _KEYS:
         if records > _MANY_RECORDS and len(used) >= _MANY_KEYS:
@@ -104,7 +104,7 @@ def block(duck: Duck, columns: Collection[str], *, across: bool) -> list[Key]:
     return used
 
 
-def _pairs_of(duck: Duck, key: tuple[str, ...], most: int, *, across: bool) -> Key:
+def _pairs_of(duck: Duck, key: tuple[str, ...], most: int, *, across: bool) -> BlockingKey:
     """Add the pairs that share a key, at most `most`."""
     known = " AND ".join(f"{column} IS NOT NULL" for column in key)
     duck.run(
@@ -117,14 +117,14 @@ def _pairs_of(duck: Duck, key: tuple[str, ...], most: int, *, across: bool) -> K
     in_all = sum(groups * size * (size - 1) // 2 for size, groups in sizes)
     cap = _cap(sizes, most)
     if not cap:
-        return Key(key, 0, in_all)
+        return BlockingKey(key, 0, in_all)
     sides = "AND a.side < b.side" if across else ""
     duck.run(
         "INSERT INTO found SELECT a.unique_id, b.unique_id FROM keyed a JOIN keyed b "
         f"ON a.k = b.k AND a.unique_id < b.unique_id {sides} WHERE a.c <= {cap} AND b.c <= {cap}"
     )
     pairs = sum(groups * size * (size - 1) // 2 for size, groups in sizes if size <= cap)
-    return Key(key, pairs, in_all)
+    return BlockingKey(key, pairs, in_all)
 
 
 def _cap(sizes: list[tuple[int, int]], most: int) -> int:
@@ -136,7 +136,7 @@ def _cap(sizes: list[tuple[int, int]], most: int) -> int:
     return 0
 
 
-def whole(keys: list[Key], columns: Collection[str]) -> list[Key]:
+def whole(keys: list[BlockingKey], columns: Collection[str]) -> list[BlockingKey]:
     """The keys made of whole columns, those with the fewest pairs first."""
     ordered = sorted(keys, key=lambda key: key.in_all)
     return [key for key in ordered if {*columns}.issuperset(key.columns)]

@@ -13,7 +13,7 @@ from config.errors import SegueError
 from profiles.matching.blocking import add_parts, block
 from profiles.matching.clusters import Pair
 from profiles.matching.duck import Duck, duck
-from profiles.matching.model import Model, Trainer
+from profiles.matching.model import MatchModel, Trainer
 
 _KEYS = ("unique_id", "side")
 
@@ -34,7 +34,7 @@ class Matches:
     """The pairs that match, and a way to explain them while the match is open."""
 
     pairs: list[Pair]
-    model: Model
+    model: MatchModel
     _trainer: Trainer | None
     _duck: Duck
 
@@ -98,7 +98,7 @@ def match(table: Any, *, across: bool, least: float = 0.0) -> Iterator[Matches]:
         yield Matches(pairs=found, model=model, _trainer=trainer, _duck=opened)
 
 
-_NO_MODEL: Model = {"probability_two_random_records_match": 0.5, "comparisons": []}
+_NO_MODEL: MatchModel = {"probability_two_random_records_match": 0.5, "comparisons": []}
 
 
 def _labels(levels: list[dict[str, Any]]) -> dict[int, str]:

@@ -14,7 +14,7 @@ from typing import Any
 from splink import DuckDBAPI, Linker, SettingsCreator
 from splink.internals.exceptions import EMTrainingException
 
-from profiles.matching.blocking import Key, whole
+from profiles.matching.blocking import BlockingKey, whole
 from profiles.matching.comparisons import comparisons
 from profiles.matching.duck import Duck
 
@@ -36,14 +36,14 @@ _SMOOTHING = 0.2
 # Agreement of one column alone says at most 100 : 1 that it is one person.
 _ALONE = 100
 
-Model = dict[str, Any]  # Splink's settings with m and u
+MatchModel = dict[str, Any]  # Splink's settings with m and u
 
 
 class Trainer:
     """Trains the model of the tables `people` and `pairs`. across: only pairs of two sides."""
 
     def __init__(
-        self, duck: Duck, columns: Sequence[str], keys: list[Key], *, across: bool
+        self, duck: Duck, columns: Sequence[str], keys: list[BlockingKey], *, across: bool
     ) -> None:
         self._duck, self.columns, self._keys, self._across = duck, columns, keys, across
         self._api: Any = DuckDBAPI(connection=duck.connection)
@@ -55,7 +55,7 @@ class Trainer:
         self._most = _TRAINING_A_RECORD * records
         self._views = 0
 
-    def trained(self) -> Model:
+    def trained(self) -> MatchModel:
         """The model, learned from the records."""
         model = self._estimated()
         sampled = {
@@ -74,7 +74,9 @@ class Trainer:
         model["probability_two_random_records_match"] = self._prior(model, share)
         return model
 
-    def scored(self, model: Model, pairs: str, least: float | None = None, **keep: bool) -> Any:
+    def scored(
+        self, model: MatchModel, pairs: str, least: float | None = None, **keep: bool
+    ) -> Any:
         """Splink's table of the pairs of a table or view, with their weights of at least `least`.
 
         keep: `retain_matching_columns`, `retain_intermediate_calculation_columns`.
@@ -86,7 +88,7 @@ class Trainer:
         linker.table_management.register_blocked_pairs_for_predict(self._api.register(view))
         return linker.inference.predict(threshold_match_weight=least, warning_mode="never")
 
-    def _estimated(self) -> Model:
+    def _estimated(self) -> MatchModel:
         """Splink's estimates: u by random pairs, m by expectation maximisation."""
         settings = SettingsCreator(
             link_type="dedupe_only",
@@ -96,7 +98,7 @@ class Trainer:
         )
         linker = Linker(self._people, settings, log_level=None)
         linker.training.estimate_u_using_random_sampling(max_pairs=_RANDOM_PAIRS, seed=_SEED)
-        model: Model = linker.misc.save_model_to_json()
+        model: MatchModel = linker.misc.save_model_to_json()
         model["probability_two_random_records_match"] = self._first_prior()
         linker = Linker(self._people, model, log_level=None)
         untrained = {*self.columns}
@@ -117,10 +119,10 @@ class Trainer:
             except EMTrainingException:
                 continue  # no two records of different sides agree in it
             untrained -= self._trains(rule)
-        trained: Model = linker.misc.save_model_to_json()
+        trained: MatchModel = linker.misc.save_model_to_json()
         return trained
 
-    def _trains(self, key: Key) -> set[str]:
+    def _trains(self, key: BlockingKey) -> set[str]:
         """The columns that agreement in this key teaches about: a swapped name concerns both."""
         names = _NAMES if _NAMES.intersection(key.columns) else set()
         return {*self.columns} - {*key.columns} - names
@@ -133,7 +135,7 @@ class Trainer:
 
     def _correct(
         self,
-        model: Model,
+        model: MatchModel,
         sampled: dict[str, list[float | None]],
         agreeing: dict[str, tuple[float, float]],
         share: float,
@@ -155,13 +157,13 @@ class Trainer:
         model["probability_two_random_records_match"] = prior
         table.drop_table_from_database_and_remove_from_cache()
 
-    def _prior(self, model: Model, share: float) -> float:
+    def _prior(self, model: MatchModel, share: float) -> float:
         table = self.scored(model, "sample")
         prior, _ = self._shift(model, table.physical_name, share)
         table.drop_table_from_database_and_remove_from_cache()
         return prior
 
-    def _shift(self, model: Model, table: str, share: float) -> tuple[float, float]:
+    def _shift(self, model: MatchModel, table: str, share: float) -> tuple[float, float]:
         """The prior that agrees with the weights of the pairs, and what it adds to each weight."""
         weights = self._duck.rows(
             f"SELECT round(match_weight * 8) / 8, count(*) FROM {table} GROUP BY 1"
