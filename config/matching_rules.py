@@ -5,17 +5,17 @@ docs/operate/matching.md describes them.
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from config.text.strict import Strict
 
 Probability = Annotated[float, Field(gt=0, lt=1)]
 
 
-class MatchingRules(BaseModel):
+class MatchingRules(Strict):
     """suggest_from: how likely a pair of profiles is one person, at least, to be suggested.
     join_from: from this on, pairs are joined without a person; None: never.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     suggest_from: Probability = 0.9
     join_from: Probability | None = None
