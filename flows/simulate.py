@@ -131,7 +131,7 @@ def compared_shop(tx: Tx, shop: SimulatedShop, question: Question, other: str) -
         )
     # Promotions would make the current version of another one.
     versions = {**shop.catalog.current, journey: known[other]}
-    changed = Catalog(versions, shop.catalog.segments, promotions=False)
+    changed = Catalog(versions, shop.catalog.segments, traits=shop.catalog.traits, promotions=False)
     changed.catch_up(tx)
     return replace(shop, catalog=changed)
 

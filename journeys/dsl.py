@@ -48,6 +48,7 @@ from profiles.conditions.language import (
     has_address,
     in_segment,
     prop,
+    trait,
 )
 
 __all__ = [
@@ -79,6 +80,7 @@ __all__ = [
     "in_segment",
     "minutes",
     "prop",
+    "trait",
     "when",
     *(channel.step for channel in channels().values()),
 ]

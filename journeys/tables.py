@@ -136,6 +136,17 @@ class SegmentCount(SQLModel, table=True):
     counted_at: Instant = Field(sa_type=BigInteger)
 
 
+class PersonaMove(SQLModel, table=True):
+    """How many people moved from a persona to another one in a month."""
+
+    __tablename__: ClassVar[str] = "persona_move"
+
+    month: str = Field(primary_key=True, description="2026-03, in the brand's time zone")
+    from_persona: str = Field(primary_key=True)
+    to_persona: str = Field(primary_key=True)
+    people: int = Field(sa_type=BigInteger)
+
+
 class Passage(SQLModel, table=True):
     """A log row: one enrollment left one step with one outcome. Reports and graphs read it."""
 
@@ -276,6 +287,7 @@ bucket_holders = table_of(BucketHolder)
 bucket_leases = table_of(BucketLease)
 segment_members = table_of(SegmentMember)
 segment_counts = table_of(SegmentCount)
+persona_moves = table_of(PersonaMove)
 passages = table_of(Passage)
 passage_totals = table_of(PassageTotal)
 message_totals = table_of(MessageTotal)

@@ -96,6 +96,12 @@ class Profile(SQLModel, table=True):
         description="the identifier of each value's statement: [kind, value, [the same keys]]",
     )
     bucket: int = Field(sa_column=bucket_column("id"))
+    computed: dict[str, Any] | None = Field(
+        default=None,
+        sa_column=Column(JSON_COLUMN),
+        description="computed traits: profiles/computed/update.py",
+    )
+    persona: str | None = Field(default=None, description="as of the last nightly pass")
 
 
 class Identifier(SQLModel, table=True):
@@ -418,6 +424,21 @@ class Company(SQLModel, table=True):
     updated_at: Instant = Field(sa_type=BigInteger)
 
 
+class TraitState(SQLModel, table=True):
+    """A computed trait, as it was last computed for all profiles."""
+
+    __tablename__: ClassVar[str] = "trait_state"
+
+    trait: str = Field(primary_key=True)
+    digest: str = Field(description="of its definition")
+    day: str = Field(description="ISO 8601, in the brand's time zone; empty: not finished")
+    cuts: list[float] | None = Field(
+        default=None,
+        sa_column=Column(JSON_COLUMN),
+        description="of a quantile: the values that separate the groups",
+    )
+
+
 class Upgrade(SQLModel, table=True):
     """When this database got a schema that changed a rule."""
 
@@ -443,4 +464,5 @@ held_out_addresses = table_of(HeldOutAddress)
 erased_addresses = table_of(ErasedAddress)
 privacy_requests = table_of(PrivacyRequest)
 companies = table_of(Company)
+trait_states = table_of(TraitState)
 upgrades = table_of(Upgrade)

@@ -372,8 +372,7 @@ def with_content(
             if channel_of(row.channel).per_device
             else recipients[row.profile_id].targets(row.channel),
             context={
-                "profile": contents.profiles[row.profile_id],
-                "group": contents.groups[row.profile_id],
+                **contents.context(row.profile_id),
                 **contexts[row.enrollment_id],
             },
             marks=contents.marks,

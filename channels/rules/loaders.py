@@ -62,12 +62,21 @@ class Marks(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What templates see of each profile and of its company, by the profile's id, and the marks of
-    that moment."""
+    """What templates see of each profile, of its computed traits and of its company, by the
+    profile's id, and the marks of that moment."""
 
     marks: Marks
     profiles: Mapping[int, Mapping[str, Any]]
+    traits: Mapping[int, Mapping[str, Any]]
     groups: Mapping[int, Mapping[str, Any]]
+
+    def context(self, profile_id: int) -> dict[str, Any]:
+        """What the templates of a message to the profile see, without its entry."""
+        return {
+            "profile": self.profiles[profile_id],
+            "trait": self.traits[profile_id],
+            "group": self.groups[profile_id],
+        }
 
 
 _of_profile = and_(
@@ -130,6 +139,7 @@ _CONTENTS = (
         ),
         profiles.c.id,
         profiles.c.attributes,
+        profiles.c.computed,
         profiles.c.country,
         # a language chosen in the preference center takes precedence
         func.coalesce(preferences.c.language, profiles.c.language),
@@ -275,13 +285,14 @@ def load_history(
 
 
 def load_contents(tx: Tx, profile_ids: Collection[int]) -> Contents:
-    """What templates see of each profile: its attributes, `country` and `language`, and of its
-    company: its traits and `id`.
+    """What templates see of each profile: its attributes, `country` and `language`, its computed
+    traits, and of its company: its traits and `id`.
 
     One statement. Without profiles there is none, and the marks are 0.
     """
     marks = Marks(0, 0)
     about: dict[int, dict[str, Any]] = {}
+    computed: dict[int, dict[str, Any]] = {}
     groups: dict[int, dict[str, Any]] = {}
     if profile_ids:
         given = {"profile_ids": profile_ids, "buckets": buckets_of(profile_ids)}
@@ -290,6 +301,7 @@ def load_contents(tx: Tx, profile_ids: Collection[int]) -> Contents:
             consent_record_id,
             profile_id,
             attributes,
+            computed_traits,
             country,
             language,
             company_id,
@@ -298,5 +310,6 @@ def load_contents(tx: Tx, profile_ids: Collection[int]) -> Contents:
             marks = Marks(event_id, consent_record_id)
             stated = {name: value for name, value in attributes.items() if value is not None}
             about[profile_id] = {**stated, "country": country, "language": language}
+            computed[profile_id] = computed_traits or {}
             groups[profile_id] = {} if company_id is None else {"id": company_id, **traits}
-    return Contents(marks, about, groups)
+    return Contents(marks=marks, profiles=about, traits=computed, groups=groups)

@@ -17,7 +17,7 @@ MERMAID = HERE / "node_modules" / "mermaid" / "dist" / "mermaid.min.js"
 NAVIGATION = {
     "start": ("Start", "index import clients demo"),
     "marketer": ("Marketer", "index staff prefect simulation reports experiments"),
-    "journeys": ("Journeys", "index steps templates segments policy"),
+    "journeys": ("Journeys", "index steps templates segments traits personas policy"),
     "operate": (
         "Operate",
         "index deploy providers webhooks customer-pages monitoring troubleshooting faults security "

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from flows.cli.output import AsJson, opened, print_json, say, shown
+from journeys.operations.nightly import Nightly
 
 if TYPE_CHECKING:
     from profiles.imports.importer import ImportReport
@@ -61,6 +62,9 @@ def import_command(
             dry_run=dry_run,
             progress=lambda done, rows: bar.update(task, completed=done, total=rows),
         )
+    if as_events and not dry_run:
+        # Journeys do not react to imported events, and traits count them.
+        Nightly(segue.engine).compute_traits(again=True)
     if as_json:
         print_json(_as_json(report))
     else:

@@ -4,14 +4,18 @@ from typing import Annotated, Any
 
 import typer
 
+from config.clock.zones import zone
 from flows.app import Segue
-from flows.cli.output import AsJson, opened, print_json, say_counts, show_table
+from flows.cli.output import AsJson, opened, print_json, say, say_counts, show_table
 from flows.http.staff.words import masked, masked_name
 from journeys.definition.segment import Segment
 from journeys.engine.entry import audience_after, audience_size
 from journeys.operations.control import held
 from journeys.operations.counts import summarise
+from journeys.operations.nightly import Nightly
+from journeys.operations.personas import assign_personas, moves, persona_views
 from journeys.operations.segment_counts import latest_counts
+from profiles.conditions.language import Test
 from profiles.conditions.words import in_words
 from profiles.identity.search import summaries
 
@@ -94,6 +98,67 @@ def _show_segment(segue: Segue, segment: Segment, *, as_json: bool) -> None:
     say_counts(about)
     _show("some", some, as_json=False)
     _show("days", by_day, as_json=False)
+
+
+@commands.command(name="traits")
+def traits_command(
+    context: typer.Context,
+    now: Annotated[
+        bool, typer.Option("--now", help="First compute them for everybody, as each night.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the computed traits with the number of people who have a value."""
+    segue = opened(context)
+    if now:
+        Nightly(segue.engine).compute_traits(again=True)
+    with segue.db.transaction(write=False) as tx:
+        rows = [
+            {
+                "trait": one.name,
+                "people": audience_size(tx, Test(of="computed", name=one.name, op="exists")),
+                "description": one.description,
+            }
+            for one in segue.catalog.traits.all.values()
+        ]
+    if not rows and not as_json:
+        say(f"no traits; {segue.settings.definitions / 'traits.toml'} defines them")
+    _show("traits", rows, as_json=as_json)
+
+
+@commands.command(name="personas")
+def personas_command(
+    context: typer.Context,
+    now: Annotated[
+        bool, typer.Option("--now", help="First find everybody's persona, as each night.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the personas with their people, the journeys that send to them, and who moved."""
+    segue = opened(context)
+    if now:
+        assign_personas(segue.db, segue.catalog.personas, zone(segue.policy.timezone))
+    with segue.db.transaction(write=False) as tx:
+        views = persona_views(tx, segue.catalog.personas)
+        moved = [one._asdict() for one in moves(tx)]
+    rows: list[dict[str, Any]] = [
+        {
+            "persona": one.persona.name,
+            "people": one.people,
+            "journeys": dict(one.journeys)
+            if as_json
+            else ", ".join(f"{journey} ({people})" for journey, people in one.journeys),
+            "description": one.persona.description,
+        }
+        for one in views
+    ]
+    if as_json:
+        print_json({"personas": rows, "moves": moved})
+        return
+    if not rows:
+        say(f"no personas; {segue.settings.definitions / 'personas.toml'} defines them")
+    _show("personas", rows, as_json=False)
+    _show("moves", moved, as_json=False)
 
 
 def _show(name: str, rows: list[dict[str, Any]], *, as_json: bool) -> None:

@@ -12,6 +12,8 @@ from config.settings import Settings
 from flows.cli.output import AsJson, say_done
 from journeys.definition import segment_file
 from journeys.definition.catalog import LIBRARY
+from journeys.definition.persona_file import FILE as PERSONAS_FILE
+from profiles.computed.definitions import FILE as TRAITS_FILE
 
 _SEGMENTS = """# Segments as data; docs/journeys/segments.md shows every form. An example:
 #
@@ -21,6 +23,26 @@ _SEGMENTS = """# Segments as data; docs/journeys/segments.md shows every form. A
 #     { event = "order_completed", within = "90d" },
 #     { attribute = "country", is = "DE" },
 # ]
+"""
+_TRAITS = """# Computed traits; docs/journeys/traits.md shows every measure. An example:
+#
+# [traits.orders_90d]
+# description = "Orders within 90 days"
+# count = "order_completed"
+# within = "90d"
+"""
+_PERSONAS = """# Personas in order; docs/journeys/personas.md says more. An example:
+#
+# [[personas]]
+# name = "champions"
+# description = "Spent over 1,000"
+# attribute = "lifetime_value"
+# above = 1000
+#
+# [[personas]]
+# name = "others"
+# description = "All others"
+# everyone = true
 """
 
 
@@ -52,7 +74,8 @@ segue up                                                          # everything, 
 
 - `policy.toml`: sending hours, frequency caps, topics, consent.
 - `library/`: a folder for each journey, and `segments.py`.
-- `segments.toml`: segments as data.
+- `segments.toml`: segments as data; `traits.toml`: values computed from events.
+- `personas.toml`: groups of customers; each has one.
 - `customers.toml`: what the columns of the file of customers mean.
 - `segue.env`: settings; what is not set has its default.
 """
@@ -85,6 +108,8 @@ def init(
     for name, text in (
         ("customers.toml", columns),
         (segment_file.FILE, _SEGMENTS),
+        (TRAITS_FILE, _TRAITS),
+        (PERSONAS_FILE, _PERSONAS),
         ("segue.env", _settings(here)),
         (
             "README.md",

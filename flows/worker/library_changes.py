@@ -9,7 +9,7 @@ from config.settings import Settings
 log = logging.getLogger(__name__)
 
 # Files with definitions beside the policy.
-_DATA = ("segments.toml",)
+_DATA = ("segments.toml", "traits.toml", "personas.toml")
 
 _Files = dict[Path, tuple[int, int]]
 

@@ -27,6 +27,7 @@ from journeys.engine.turn import Turn, TurnReport
 from journeys.launches.launching import continue_approved
 from journeys.operations.counts import is_large
 from journeys.operations.housekeeping import Housekeeping
+from journeys.operations.nightly import Nightly
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Worker:
             housekeeping = asyncio.create_task(self._housekeep(turn.reactor, leases.held, stop))
             continuing = asyncio.create_task(self._continue_launches(stop))
             counting = asyncio.create_task(self._count_reports(leases.held, stop))
+            nightly = asyncio.create_task(self._nightly(leases.held, stop))
             reporting = asyncio.create_task(self._reporter.run(stop))
             describing = asyncio.create_task(FormUpdates(self.segue).run(leases.held, stop))
             stopping = asyncio.create_task(_when(stop, dispatcher.stop))
@@ -72,7 +74,7 @@ class Worker:
                     await first_of(stop, self._woken, within=self.segue.db.timing.idle)
             # It may wait for Prefect, and another worker does what it has left.
             describing.cancel()
-            await asyncio.gather(housekeeping, continuing, counting, stopping, reporting)
+            await asyncio.gather(housekeeping, continuing, counting, nightly, stopping, reporting)
             rest = await turn.finish()
             self._reporter.note(rest.reaction, rest.moved, rest.sent)
             await self._reporter.keep()
@@ -138,6 +140,16 @@ class Worker:
         while not stop.is_set():
             await self._tidy([partial(continue_approved, self.segue.engine, stop.is_set)])
             await first_of(stop, within=self.segue.db.timing.housekeeping)
+
+    async def _nightly(self, leased: Leased, stop: asyncio.Event) -> None:
+        """Compute once a day what concerns everybody, which takes long; one worker does it."""
+        timing = self.segue.db.timing
+        nightly = Nightly(self.segue.engine)
+        await first_of(stop, within=timing.housekeeping)
+        while not stop.is_set():
+            if 0 in leased():
+                await self._tidy([partial(nightly.work, stop.is_set)])
+            await first_of(stop, within=timing.housekeeping * timing.large_round)
 
     async def _count_reports(self, leased: Leased, stop: asyncio.Event) -> None:
         """Count the reports of large journeys, which takes long; one of all workers does it."""

@@ -8,7 +8,7 @@ import importlib.util
 import inspect
 import re
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,9 +28,14 @@ from journeys import dsl
 from journeys.definition import segment_file
 from journeys.definition.journey import Journey, SegmentEntry, Version
 from journeys.definition.nesting import nest, with_segments
+from journeys.definition.persona_file import FILE as PERSONAS_FILE
+from journeys.definition.persona_file import read_personas
 from journeys.definition.segment import Segment
+from journeys.definition.trait_names import unknown_traits
 from journeys.definition.validation import asks_to_confirm, find_faults
 from journeys.tables import journey_versions, promotions
+from profiles.computed.definitions import FILE as TRAITS_FILE
+from profiles.computed.definitions import ComputedTraits, read_traits
 from profiles.conditions.language import Condition, everyone
 
 LIBRARY = Path(__file__).parents[1] / "library"
@@ -58,7 +63,8 @@ _OF_KEYS = _ALL.where(
 class Catalog:
     """The current version of each journey, the segments, and older versions from the database.
 
-    promotions: whether promoted arms change the current versions.
+    traits: the computed traits. personas: in their order. promotions: whether promoted arms change
+    the current versions.
     """
 
     def __init__(
@@ -66,8 +72,12 @@ class Catalog:
         current: Mapping[str, Version],
         segments: Mapping[str, Segment],
         *,
+        traits: ComputedTraits | None = None,
+        personas: Sequence[Segment] = (),
         promotions: bool = True,
     ) -> None:
+        self.traits = traits or ComputedTraits()
+        self.personas = tuple(personas)
         self._promotions = promotions
         self.current = dict(current)
         # As the files have them, without promoted arms.
@@ -163,6 +173,13 @@ class Catalog:
 
     def awaited_traits(self) -> set[str]:
         """The attributes that segment entries, WaitUntil steps and exit rules read."""
+        return {name for one in self._awaited() for name in one.trait_names()}
+
+    def awaited_computed(self) -> set[str]:
+        """The computed traits that they read."""
+        return {name for one in self._awaited() for name in one.computed_names()}
+
+    def _awaited(self) -> list[Condition]:
         conditions = [
             condition
             for version in list(self._known.values())
@@ -170,7 +187,7 @@ class Catalog:
         ]
         segments = map(self.entry_segment, list(self.current.values()))
         conditions += [condition for condition in segments if condition is not None]
-        return {name for condition in conditions for name in condition.trait_names()}
+        return conditions
 
     def journeys(self) -> list[str]:
         """The names of all loaded journeys, including those with only older versions."""
@@ -215,9 +232,16 @@ def read_library(
         faults.append(error)
     if definitions is not None:
         faults += _add_segments(segments, definitions / segment_file.FILE)
+    traits = ComputedTraits()
+    if definitions is not None:
+        traits, unreadable = read_traits(definitions / TRAITS_FILE)
+        faults += unreadable
     segments, unnested = nest(segments)
     if not faults:  # a segment that can't be read would be missed by those that name it
         faults += unnested
+    personas: list[Segment] = []
+    if definitions is not None and not faults:
+        personas, faults = read_personas(definitions / PERSONAS_FILE, segments)
     current: dict[str, Version] = {}
     for file in sorted(library.glob("*/journey.py")):
         try:
@@ -229,8 +253,9 @@ def read_library(
     if not faults:
         current, faults = _with_segments(current, segments)
     if not faults:
+        faults += unknown_traits(segments, personas, current, traits.all)
         faults += find_faults(current, segments, policy)
-    return Catalog(current, segments), faults
+    return Catalog(current, segments, traits=traits, personas=personas), faults
 
 
 def _add(current: dict[str, Version], file: Path) -> None:

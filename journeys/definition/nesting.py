@@ -80,6 +80,16 @@ def _filled(condition: Condition, segments: Mapping[str, Segment]) -> Condition:
             return condition
 
 
+def filled(condition: Condition, segments: Mapping[str, Segment], where: str) -> Condition:
+    """The condition with those of the segments that it names. Raises SegueError for a segment that
+    does not exist; its text begins with `where`.
+    """
+    for one in _named(condition):
+        if one.segment not in segments:
+            raise _unknown(where, one.segment, segments)
+    return _filled(condition, segments)
+
+
 def with_segments(version: Version, segments: Mapping[str, Segment]) -> Version:
     """The version with the conditions of the segments that its own conditions name.
 

@@ -32,12 +32,13 @@ def read_segments(file: Path) -> Iterator[Segment | SegueError]:
         return
     for name, table in tables.items():
         try:
-            yield _read(name, table, f"{file}, segment {name!r}")
+            yield read_one(name, table, f"{file}, segment {name!r}")
         except SegueError as error:
             yield error
 
 
-def _read(name: str, table: object, place: str) -> Segment:
+def read_one(name: str, table: object, place: str) -> Segment:
+    """The segment of a table. Raises SegueError that begins with `place`."""
     if not _NAME.fullmatch(name):
         raise SegueError(
             f"{place}: a name has lower-case letters, digits, - and _, such as lapsed-germans"

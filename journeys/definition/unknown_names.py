@@ -93,6 +93,8 @@ def unknown_names(
 
 
 def _uses(catalog: Catalog) -> Iterator[_Use]:
+    for trait in catalog.traits.of_events.values():
+        yield _Use("event", trait.event, f"trait {trait.name}")
     for segment in catalog.segments.values():
         yield from _of_condition(segment.condition.model_dump(), f"segment {segment.name}")
     for name, version in sorted(catalog.current.items()):

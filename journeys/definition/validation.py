@@ -237,7 +237,7 @@ def _check_templates(version: Version, step: SendStep) -> None:
 
 
 def _provided(journey: Journey, step: SendStep) -> _Provided:
-    roots = {"profile", "group", "brand", "links"}
+    roots = {"profile", "trait", "group", "brand", "links"}
     if isinstance(journey.entry, EventEntry):
         roots.add("event")
     links = {"preferences"}

@@ -28,11 +28,15 @@ from journeys.engine.segment_entry import enter_newcomers
 from journeys.enrollments import enrollments, transitions
 from profiles.bucketing import buckets_of
 from profiles.bulk import lock_profiles
+from profiles.computed.update import update_after_events
 from profiles.events import PROFILE_CHANGED
 from profiles.tables import events
 
 # The name of an event about a message begins with its channel: email_opened, sms_clicked ...
 _BY_CHANNEL = tuple(f"{channel}_" for channel in CHANNELS)
+
+# The id of no event.
+_NO_EVENT = 0
 
 ByName = dict[str, list[tuple[int, int]]]  # event id and profile id, by the event's name
 
@@ -207,6 +211,8 @@ def _react(tx: Tx, catalog: Catalog, batch: Sequence[_Event]) -> Reacted:
         else:
             theirs.ended.append(enrollment.profile_id)
     lock_profiles(tx, people)
+    if catalog.traits.of_events:
+        _compute_traits(tx, catalog, by_name)
     for new in _enter(tx, catalog, by_name, reaction):
         enrolled[new.journey, new.version].current[new.enrollment_id] = new
     reaction.too_old = _too_old(catalog, batch)
@@ -218,6 +224,14 @@ def _react(tx: Tx, catalog: Catalog, batch: Sequence[_Event]) -> Reacted:
         (tx.now - one.received_at for one in batch if one.name in reaction.causes), default=0
     )
     return Reacted(reaction, due)
+
+
+def _compute_traits(tx: Tx, catalog: Catalog, by_name: ByName) -> None:
+    """Compute the traits that the events change; journeys react to that as to other changes."""
+    people = {name: {person for _, person in found} for name, found in by_name.items()}
+    changed = update_after_events(tx, catalog.traits, people, PROFILE_CHANGED)
+    if changed:
+        by_name[PROFILE_CHANGED] += [(_NO_EVENT, person) for person in changed]
 
 
 def _enter(

@@ -97,11 +97,7 @@ def preview(
         not_after=tx.now,
         closes=None,
         targets=targets or [_NOWHERE],
-        context={
-            "profile": contents.profiles[profile_id],
-            "group": contents.groups[profile_id],
-            "event": event or {},
-        },
+        context={**contents.context(profile_id), "event": event or {}},
         marks=contents.marks,
     )
     template = version.template(message)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from channels.outbox.unknown import close_unsettled, settle_lost
-from config.clock.zones import zone
 from config.database.buckets import Leased, all_buckets
 from config.database.schema import newer_revision
 from config.settings import Settings
@@ -16,7 +15,6 @@ from journeys.operations.doctor import diagnose
 from journeys.operations.heartbeat import record_heartbeat
 from journeys.operations.holdout import hold_out_drawn
 from journeys.operations.retention import Retention
-from journeys.operations.segment_counts import count_segments
 from profiles.identity.holdout import holdout_of
 
 log = logging.getLogger(__name__)
@@ -65,7 +63,6 @@ class Housekeeping:
         yield self._close_unsettled
         yield self._apply_retention
         yield partial(hold_out_drawn, self._db, self._holdout)
-        yield self._count_segments
         yield self._examine
 
     def _record_heartbeat(self) -> None:
@@ -99,13 +96,6 @@ class Housekeeping:
                 "acts of the staff's log",
                 *removed,
             )
-
-    def _count_segments(self) -> None:
-        """Count the people in the segments, once a day; one of all workers does it."""
-        if 0 in self._leased():
-            segments = list(self._engine.catalog.segments.values())
-            brand = zone(self._engine.planner.policy.timezone)
-            count_segments(self._db, segments, brand)
 
     def _examine(self) -> None:
         with self._db.transaction(write=False) as tx:

@@ -355,10 +355,11 @@ _FORGET = update(events).where(any_of(_v.id, "events")).values(properties={})
 
 
 def _events_with_properties(tx: Tx, catalog: Catalog) -> set[str]:
-    """The names of events whose properties a condition reads, in any version or segment."""
+    """The names of events whose properties a condition reads, in any version or segment, and of
+    those that computed traits read."""
     definitions = [definition for _, definition in tx.conn.execute(_JOURNEYS)]
     definitions += [segment.condition.model_dump() for segment in catalog.segments.values()]
-    return {
+    return catalog.traits.event_names() | {
         str(one["event"])
         for one in _parts(definitions, "did")
         if one.get("where") or one.get("same")

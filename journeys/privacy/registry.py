@@ -39,7 +39,7 @@ PERSONAL: Mapping[str, Personal] = {
         erasure="deleted",
         columns=_words(
             "id timezone country language attributes created_at updated_at attribute_times "
-            "attribute_identifiers bucket"
+            "attribute_identifiers bucket computed persona"
         ),
     ),
     "identifier": Personal(
@@ -195,6 +195,8 @@ IMPERSONAL: Mapping[str, Collection[str]] = {
     "promotion": _words("journey step arm promoted_at"),
     "retention_position": _words("name position"),
     "segment_count": _words("segment day people counted_at"),
+    "trait_state": _words("trait digest day cuts"),
+    "persona_move": _words("month from_persona to_persona people"),
     "signed_call": _words("signature received_at"),
     "staff_session": _words("digest name made_at ends_at"),
     "staff_user": _words("name role password is_one_time made_at timezone"),

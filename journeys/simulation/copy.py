@@ -60,6 +60,7 @@ from profiles.tables import (
     held_out_addresses,
     preferences,
     profiles,
+    trait_states,
 )
 
 # A customer's own weekly cap reaches this far.
@@ -127,11 +128,13 @@ def copy_again(source: Database) -> Database:
 
 
 def events_read(catalog: Catalog) -> set[str]:
-    """The names of the events that entries, conditions and Send steps of any version read."""
+    """The names of the events that entries, conditions and Send steps of any version, and computed
+    traits, read."""
     versions = [one for name in catalog.journeys() for one in catalog.versions(name)]
     conditions = [one.condition for one in catalog.segments.values()]
     conditions += [one for version in versions for one in version.journey.conditions()]
     names = {name for condition in conditions for name in condition.event_names()}
+    names |= catalog.traits.event_names()
     for version in versions:
         entry = version.journey.entry
         if isinstance(entry, EventEntry):
@@ -166,6 +169,7 @@ def copied_tables(scope: CopyScope) -> dict[Table, ColumnElement[bool]]:
         ),
         preferences: true(),
         companies: true(),
+        trait_states: true(),
         events: or_(
             one_of(events.c.name, sorted(events_read(scope.catalog))), events.c.worked_at.is_(None)
         ),

@@ -22,6 +22,8 @@ from profiles.attributes.companies import GROUP_ID
 from profiles.conditions.json_path import parse_path
 
 Operator = Literal["==", "!=", ">", ">=", "<", "<=", "in", "contains", "exists"]
+# A "trait" is an attribute of the profile.
+Of = Literal["trait", "property", "group", "computed"]
 Scalar = bool | int | float | str
 # Columns of the profile; every other name is an attribute.
 PROFILE_COLUMNS = ("country", "timezone", "language")
@@ -57,6 +59,11 @@ class _Condition(Strict):
         for part in self.parts:
             yield from part.trait_names()
 
+    def computed_names(self) -> Iterator[str]:
+        """The computed traits that it reads."""
+        for part in self.parts:
+            yield from part.computed_names()
+
     def entry_keys(self) -> Iterator[str]:
         """The properties in which events must equal the entry."""
         for part in self.parts:
@@ -64,7 +71,8 @@ class _Condition(Strict):
 
 
 class Test(_Condition):
-    """An attribute of the profile, a trait of its company, or a property of an event.
+    """An attribute of the profile, a trait of its company, a property of an event, or a computed
+    trait.
 
     It is compared with a value. The name may be a path (profiles/conditions/json_path.py). An
     attribute whose own name is written like a path is found before the path. Where lists are on the
@@ -75,7 +83,7 @@ class Test(_Condition):
     __test__ = False  # not a test case; pytest collects classes by this name
 
     type: Literal["test"] = "test"
-    of: Literal["trait", "property", "group"]
+    of: Of
     name: str = Field(pattern=r'^[^"]+$')
     op: Operator
     value: Scalar | tuple[Scalar, ...] | None = None
@@ -106,6 +114,10 @@ class Test(_Condition):
 
     def __hash__(self) -> int:
         return hash((self.of, self.name, self.op, self.value))
+
+    def computed_names(self) -> Iterator[str]:
+        if self.of == "computed":
+            yield self.name
 
     def trait_names(self) -> Iterator[str]:
         if self.of == "group":
@@ -242,8 +254,8 @@ for _model in (InSegment, AllOf, AnyOf, Not):
 class _Named:
     """`attribute("x") > 3`: an operator on a name gives a Test."""
 
-    def __init__(self, of: Literal["trait", "property", "group"], name: str) -> None:
-        self._of: Literal["trait", "property", "group"] = of
+    def __init__(self, of: Of, name: str) -> None:
+        self._of: Of = of
         self._name = name
 
     def _test(self, op: Operator, value: Any) -> Test:
@@ -291,6 +303,11 @@ def attribute(name: str) -> Any:
 def group(name: str) -> Any:
     """A trait of the profile's company, to be compared: `group("plan") == "premium"`."""
     return _Named("group", name)
+
+
+def trait(name: str) -> Any:
+    """A computed trait of the profile, to be compared: `trait("orders_90d") >= 3`."""
+    return _Named("computed", name)
 
 
 def prop(name: str) -> Any:

@@ -112,7 +112,12 @@ def _test(of: str, name: object, op: Operator, value: object) -> Test:
 
 def _event(table: _Table, place: str) -> Condition:
     _only(table, ("event", "where", "within", "at_least"), place)
-    where = table.get("where", [])
+    given = {key: table[key] for key in ("event", "within", "at_least") if key in table}
+    return Did.model_validate({**given, "where": read_tests(table.get("where", []), place)})
+
+
+def read_tests(where: object, place: str) -> tuple[Test, ...]:
+    """The tests of an event's properties. Raises SegueError that begins with `place`."""
     if not isinstance(where, list) or not all(isinstance(one, Mapping) for one in where):
         raise SegueError(
             f'{place}: where is a list of tables, such as [{{ property = "total", above = 50 }}]'
@@ -122,8 +127,11 @@ def _event(table: _Table, place: str) -> Condition:
         if "property" not in one:
             raise SegueError(f'{place}, where: write {{ property = "total", above = 50 }}')
         tests += _tests("property", "property", one, f"{place}, where")
-    given = {key: table[key] for key in ("event", "within", "at_least") if key in table}
-    return Did.model_validate({**given, "where": tuple(tests)})
+    return tuple(tests)
+
+
+def _trait(table: _Table, place: str) -> Condition:
+    return _compared("trait", "computed", table, place)
 
 
 def _consent(table: _Table, place: str) -> Condition:
@@ -180,6 +188,7 @@ def _only(table: _Table, known: tuple[str, ...], place: str) -> None:
 _KINDS: Mapping[str, Callable[[_Table, str], Condition]] = {
     "attribute": _attribute,
     "group": _group,
+    "trait": _trait,
     "event": _event,
     "consent": _consent,
     "reachable": _reachable,

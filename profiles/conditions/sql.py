@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 from sqlalchemy import (
@@ -182,7 +182,9 @@ def _trait_holds(test: Test, scope: Scope) -> ColumnElement[bool]:
     # An alias, because the enclosing statement may also select from profiles.
     who = profiles.alias("who_has")
     source: FromClause = who
-    if test.name not in PROFILE_COLUMNS:
+    if test.of == "computed":
+        matches = property_holds(test, who.c.computed, scope)
+    elif test.name not in PROFILE_COLUMNS:
         matches = property_holds(test, who.c.attributes, scope)
     else:
         text: ColumnElement[Any] = who.c[test.name]
@@ -349,13 +351,10 @@ def _in_segment(condition: InSegment, scope: Scope) -> ColumnElement[bool]:
     if condition.condition is None:
         raise ValueError(f"the segment {condition.segment!r} is not filled in")
     # A segment does not depend on the enrollment that asks for it.
-    of_profile = Scope(
-        sqlite=scope.sqlite,
-        profile_id=scope.profile_id,
-        everybody=scope.everybody,
-        alone=scope.alone,
+    by_itself = replace(
+        scope, since=None, until=None, except_event=None, once=frozenset(), context=None
     )
-    return condition_holds(condition.condition, of_profile)
+    return condition_holds(condition.condition, by_itself)
 
 
 def _has_address(condition: HasAddress, scope: Scope) -> ColumnElement[bool]:

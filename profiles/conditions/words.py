@@ -20,7 +20,7 @@ from profiles.conditions.language import (
     Test,
 )
 
-_OF = {"trait": "attribute", "group": "company", "property": "property"}
+_OF = {"computed": "trait", "trait": "attribute", "group": "company", "property": "property"}
 
 
 def in_words(condition: Condition) -> str:

@@ -31,7 +31,8 @@ def commands(
     """A function that runs a command on the shop's database, at its time, with its journeys."""
 
     def catalog(*_: object) -> Catalog:
-        return Catalog(house.segue.catalog.current, house.segue.catalog.segments)
+        found = house.segue.catalog
+        return Catalog(found.current, found.segments, traits=found.traits, personas=found.personas)
 
     monkeypatch.setenv("SEGUE_DATABASE_URL", house.db.url)
     monkeypatch.setenv("COLUMNS", "200")

@@ -5,7 +5,7 @@ Its providers answer real HTTP requests without a network.
 
 import asyncio
 from collections import Counter, defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -38,6 +38,7 @@ from journeys.engine.advance import Engine
 from journeys.engine.turn import Turn
 from journeys.enrollments import enrollments
 from journeys.tables import passages
+from profiles.computed.definitions import ComputedTraits
 from profiles.consent.changes import ConsentChange, change_consent
 from profiles.events import NewEvent, record_events
 from profiles.identity.person import Person, normalise_email
@@ -240,12 +241,16 @@ class House:
         policy: Policy | None = None,
         texts: Mapping[str, str] = TEXTS,
         segments: Mapping[str, Segment] | None = None,
+        traits: ComputedTraits | None = None,
+        personas: Sequence[Segment] = (),
         **settings: Any,
     ) -> Segue:
         """Open Segue with these journeys, all with the same templates."""
         versions = {journey.name: Version(journey, texts) for journey in journeys}
         known = {"everyone": Segment("everyone", "Every customer", everyone()), **(segments or {})}
-        return self._open(policy or Policy(), Catalog(versions, known), settings)
+        return self._open(
+            policy or Policy(), Catalog(versions, known, traits=traits, personas=personas), settings
+        )
 
     def open_library(self, library: Path, policy: Policy, **settings: Any) -> Segue:
         """Open Segue with the journeys of a folder."""

@@ -16,6 +16,7 @@ from flows.http.staff import (
     account,
     approvals,
     people,
+    personas,
     reports,
     segments,
     sign_in,
@@ -36,6 +37,7 @@ _PARTS = (
     message_preview,
     reports,
     segments,
+    personas,
     approvals,
     staff_log,
 )

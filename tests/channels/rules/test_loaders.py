@@ -84,7 +84,7 @@ def test_of_nobody_nothing_is_read(db: Database) -> None:
     with db.transaction() as tx, statements(db) as executed:
         assert load_recipients(tx, CAPPED, []) == {}
         assert load_history(tx, CAPPED, {}, tx.now) == {}
-        assert load_contents(tx, []) == (Marks(0, 0), {}, {})
+        assert load_contents(tx, []) == (Marks(0, 0), {}, {}, {})
     assert executed == []
 
 

@@ -2,7 +2,7 @@
 
 from config.clock.zones import zone
 from journeys.dsl import Segment, attribute
-from journeys.operations.housekeeping import Housekeeping
+from journeys.operations.nightly import Nightly
 from journeys.operations.segment_counts import DayCount, count_segments, latest_counts
 from tests.support.shop import House
 
@@ -35,15 +35,10 @@ def test_a_new_segment_is_counted_on_its_first_day(house: House) -> None:
     assert count_segments(house.db, [every, RICH], zone("UTC")) == 1
 
 
-def test_the_worker_that_has_bucket_0_counts(house: House) -> None:
+def test_a_night_counts(house: House) -> None:
     segue = house.open(segments={"rich": RICH})
     house.customer(attributes={"ltv": 300})
-    leased = [5]
-    keeping = Housekeeping(segue.engine, "w", segue.settings, leased=lambda: leased)
-    for task in keeping.seldom():
-        task()
-    assert days(house) == []
-    leased.append(0)
-    for task in keeping.seldom():
-        task()
+    Nightly(segue.engine).work(lambda: True)
+    assert days(house) == [], "it was stopped"
+    Nightly(segue.engine).work()
     assert days(house) == [DayCount("2026-03-02", 1)]

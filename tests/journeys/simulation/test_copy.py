@@ -22,7 +22,11 @@ LEFT_OUT = {
     *("channel_pace", "journey_news", "retention_position", "step_shown", "signed_call"),
     # reports on what is over
     *("message_total", "passage_total", "past_message", "upgrade", "merge", "launch"),
-    "kept_report",
+    *("kept_report", "segment_count", "persona_move"),
+    # requests of people, and the addresses of those who were erased, whom a copy does not have
+    *("erased_address", "privacy_request"),
+    # what joins have left out
+    "join_limit_hit",
     # whether a launch may start is not simulated
     "approval",
     # access, and confirmations that customers have yet to give

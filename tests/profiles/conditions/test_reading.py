@@ -15,6 +15,7 @@ from journeys.dsl import (
     has_address,
     in_segment,
     prop,
+    trait,
 )
 from profiles.conditions.language import AllOf, AnyOf, Condition
 from profiles.conditions.reading import read_condition
@@ -48,6 +49,7 @@ def read(text: str) -> Condition:
         ('consent = "sms"', consented("sms")),
         ('consent = "email"\ntopic = "news"', consented("email", "news")),
         ('reachable = "push"', has_address("push")),
+        ('trait = "orders"\nat_least = 3', trait("orders") >= 3),
         ('segment = "lapsed"', in_segment("lapsed")),
         ("everyone = true", everyone()),
         ('not = { segment = "lapsed" }', ~in_segment("lapsed")),

@@ -12,6 +12,7 @@ from journeys.dsl import (
     has_address,
     in_segment,
     prop,
+    trait,
 )
 from profiles.conditions.language import AllOf, AnyOf, Condition
 from profiles.conditions.words import in_words
@@ -28,6 +29,7 @@ from profiles.conditions.words import in_words
         (consented("sms"), "agreed to text messages"),
         (consented("email", "news"), "agreed to e-mail about news"),
         (has_address("sms"), "has a usable phone number for text messages"),
+        (trait("orders") >= 3, "trait orders >= 3"),
         (everyone(), "everyone"),
         (~in_segment("lapsed"), "not (in segment lapsed)"),
         (AllOf(conditions=()), "everyone"),

@@ -4,8 +4,11 @@ import re
 
 from config.clock.zones import zone
 from config.policy import Policy
-from journeys.dsl import Email, Experiment, Goal, Segment, Send, arm, attribute, days, did
+from journeys.dsl import Email, Experiment, Goal, Segment, Send, arm, attribute, days, did, everyone
+from journeys.operations.personas import assign_personas
 from journeys.operations.segment_counts import count_segments
+from profiles.identity.person import Person
+from profiles.identity.upsert import upsert_people
 from tests.support.http.staff import URL, Staff, words_of
 from tests.support.shop import House, described
 
@@ -35,6 +38,26 @@ def test_a_segment_has_a_size_some_people_and_users(house: House) -> None:
     assert "Day People 2026-03-02 9" in page
     assert staff.get("/segments/poor").status_code == 400
     assert staff.acts() == []
+
+
+def test_the_personas_with_their_movement(house: House) -> None:
+    rest = Segment("rest", "All others", everyone())
+    personas = [RICH, rest]
+    house.open(NEWS, policy=POLICY, personas=personas, staff_url=URL)
+    staff = Staff(house, "viewer")
+    house.customer("ann")
+    assign_personas(house.db, personas, zone("UTC"))
+    assert "Nobody has moved yet" in staff.read("/personas")
+    with house.db.transaction() as tx:
+        upsert_people(tx, [Person(user_id="ann", attributes={"ltv": 300})], "test")
+    assign_personas(house.db, personas, zone("UTC"))
+    page = staff.read("/personas")
+    assert "rich 1 Spent a lot none" in page
+    assert "2026-03 rest rich 1" in page
+
+
+def test_without_personas_the_page_says_where_to_define_them(house: House) -> None:
+    assert "personas.toml beside the policy" in opened(house).read("/personas")
 
 
 def test_the_first_decision_about_a_launch_counts(house: House) -> None:

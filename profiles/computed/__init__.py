@@ -1,0 +1,1 @@
+"""Computed traits: what a profile's events come to, kept beside its attributes."""
