@@ -34,6 +34,7 @@ from flows.cli.analytics import commands as analytics_commands
 from flows.cli.approvals import commands as approval_commands
 from flows.cli.cases import Cases, answer_cases
 from flows.cli.check import commands as check_commands
+from flows.cli.data_audit import commands as data_audit_commands
 from flows.cli.duplicates import commands as duplicate_commands
 from flows.cli.imports import commands as import_commands
 from flows.cli.keys import commands as key_commands
@@ -74,6 +75,7 @@ app.add_typer(render_commands)
 app.add_typer(library_commands)
 app.add_typer(new_shop_commands)
 app.add_typer(check_commands)
+app.add_typer(data_audit_commands)
 app.add_typer(privacy_commands)
 app.add_typer(key_commands, name="keys")
 app.add_typer(duplicate_commands, name="duplicates")
