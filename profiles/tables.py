@@ -127,6 +127,11 @@ class Identifier(SQLModel, table=True):
         sa_type=BigInteger,
         description="when the customer got it; limits of joins count it. Empty: before schema 0028",
     )
+    origin_id: int | None = Field(
+        default=None,
+        sa_type=BigInteger,
+        description="the profile that would have it without any join. Empty: `profile_id`",
+    )
     # Addresses only:
     country: str | None = Field(default=None, description="of a phone number, ISO alpha-2")
     platform: str | None = Field(default=None, description="of a push token: ios, android, web")
@@ -321,6 +326,54 @@ class Duplicate(SQLModel, table=True):
     decided_by: str | None = None
 
 
+class IdentityRecord(SQLModel, table=True):
+    """The history of a profile from its first join on: profiles/identity/history.py."""
+
+    __tablename__: ClassVar[str] = "identity_record"
+
+    id: int = Field(sa_column=id_column())
+    profile_id: int = Field(
+        sa_type=BigInteger, index=True, description="the profile that has the history now"
+    )
+    kind: str = Field(description="RecordKind: start, join or said")
+    at: Instant = Field(sa_type=BigInteger)
+    origin_id: int | None = Field(
+        default=None, sa_type=BigInteger, description="whom a start or a statement is about"
+    )
+    # Joins only:
+    from_id: int | None = Field(default=None, sa_type=BigInteger, description="who was removed")
+    into_id: int | None = Field(default=None, sa_type=BigInteger, description="who stayed")
+    from_origin: int | None = Field(
+        default=None, sa_type=BigInteger, description="the origin of the identifier that joined it"
+    )
+    into_origin: int | None = Field(default=None, sa_type=BigInteger)
+    why: str | None = Field(default=None, description="the kind of call, or another reason")
+    source: str | None = Field(default=None, description="calls, or who joined them")
+    undone_at: Instant | None = Field(default=None, sa_type=BigInteger)
+    undone_by: str | None = None
+    data: dict[str, Any] = Field(
+        sa_column=Column(JSON_COLUMN, nullable=False),
+        description="what it takes to undo joins: profiles/identity/history.py",
+    )
+    bucket: int = Field(sa_column=bucket_column())
+
+
+class KeptApart(SQLModel, table=True):
+    """Two profiles whose join was undone: calls do not join them again."""
+
+    __tablename__: ClassVar[str] = "kept_apart"
+
+    join_id: int = Field(
+        sa_column=Column(BigInteger, primary_key=True, autoincrement=False, nullable=False)
+    )
+    one_origin: int = Field(sa_type=BigInteger)
+    other_origin: int = Field(sa_type=BigInteger)
+    profile_id: int = Field(
+        sa_type=BigInteger, index=True, description="the profile that has `one_origin` now"
+    )
+    other_id: int = Field(sa_type=BigInteger, index=True)
+
+
 class JoinLimitHit(SQLModel, table=True):
     """An identifier that a limit of joins kept out of a profile, or that an alias joined beyond
     it."""
@@ -457,6 +510,8 @@ email_confirmations = table_of(EmailConfirmation)
 preferences = table_of(Preference)
 events = table_of(Event)
 merges = table_of(Merge)
+identity_records = table_of(IdentityRecord)
+kept_apart = table_of(KeptApart)
 join_limit_hits = table_of(JoinLimitHit)
 duplicates = table_of(Duplicate)
 held_out = table_of(HeldOut)

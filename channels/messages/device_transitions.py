@@ -31,7 +31,7 @@ from config.database.arrays import any_of, rows_of
 from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from profiles.bucketing import bucket_of
-from profiles.identity.mergers import Merger, repoint
+from profiles.identity.mergers import Merger, move_rows, repoint
 
 _c = message_devices.c
 
@@ -226,3 +226,8 @@ def report(tx: Tx, state: Reported, reports: Sequence[DeviceReport]) -> int:
 def give_to(tx: Tx, mergers: Sequence[Merger]) -> dict[int, list[list[int | str]]]:
     """Move rows to the remaining profiles. Returns their keys by the merged profile."""
     return repoint(tx, message_devices, mergers)
+
+
+def give_back(tx: Tx, message_ids: Collection[int], from_id: int, to: int) -> None:
+    """Give rows of messages to the profile that an undone join separates."""
+    move_rows(tx, message_devices, "message_id", message_ids, from_id, to)

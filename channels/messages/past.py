@@ -10,7 +10,7 @@ from sqlalchemy import delete, insert, select
 from channels.messages.table import message_devices, messages, past_messages
 from config.database.arrays import any_of
 from config.database.engine import Tx
-from profiles.identity.mergers import Merger, repoint
+from profiles.identity.mergers import Merger, move_rows, repoint
 
 _c = messages.c
 _KEPT = [column.name for column in past_messages.c]
@@ -38,3 +38,8 @@ def remove(tx: Tx, message_ids: Collection[int]) -> int:
 def give_to(tx: Tx, mergers: Sequence[Merger]) -> dict[int, list[int]]:
     """Move what remains of messages to the remaining profiles. Returns ids by merged profile."""
     return repoint(tx, past_messages, mergers)
+
+
+def give_back(tx: Tx, message_ids: Collection[int], from_id: int, to: int) -> None:
+    """Give rows of messages to the profile that an undone join separates."""
+    move_rows(tx, past_messages, "id", message_ids, from_id, to)

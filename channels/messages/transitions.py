@@ -40,7 +40,7 @@ from config.database.engine import Tx
 from config.database.locking import bucket_turns
 from profiles.bucketing import bucket_of, narrowest
 from profiles.bulk import text_bound
-from profiles.identity.mergers import Merger, repoint
+from profiles.identity.mergers import Merger, move_rows, repoint
 
 _c = messages.c
 # Whether a report is still expected for an `unknown` message.
@@ -410,3 +410,8 @@ def existing(tx: Tx, message_ids: Collection[int]) -> set[int]:
 def give_to(tx: Tx, mergers: Sequence[Merger]) -> dict[int, list[int]]:
     """Move messages to the remaining profiles. Returns their ids by the merged profile."""
     return repoint(tx, messages, mergers)
+
+
+def give_back(tx: Tx, message_ids: Collection[int], from_id: int, to: int) -> None:
+    """Give rows of messages to the profile that an undone join separates."""
+    move_rows(tx, messages, "id", message_ids, from_id, to)

@@ -47,6 +47,7 @@ StaffActName = Literal[
     "rejected",
     "exported a customer",
     "erased a customer",
+    "undid a join",
 ]
 # Who acts by `segue staff` on the command line.
 COMMAND_LINE = "command line"

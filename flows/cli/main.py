@@ -37,6 +37,7 @@ from flows.cli.check import commands as check_commands
 from flows.cli.data_audit import commands as data_audit_commands
 from flows.cli.duplicates import commands as duplicate_commands
 from flows.cli.imports import commands as import_commands
+from flows.cli.joins import commands as join_commands
 from flows.cli.keys import commands as key_commands
 from flows.cli.library import commands as library_commands
 from flows.cli.match import commands as match_commands
@@ -77,6 +78,7 @@ app.add_typer(new_shop_commands)
 app.add_typer(check_commands)
 app.add_typer(data_audit_commands)
 app.add_typer(privacy_commands)
+app.add_typer(join_commands)
 app.add_typer(key_commands, name="keys")
 app.add_typer(duplicate_commands, name="duplicates")
 app.add_typer(staff_commands, name="staff")

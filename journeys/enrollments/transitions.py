@@ -18,7 +18,7 @@ from config.database.buckets import in_buckets
 from config.database.engine import Tx
 from config.database.locking import bucket_turns
 from journeys.enrollments.table import enrollments
-from profiles.identity.mergers import Merger, repoint
+from profiles.identity.mergers import Merger, move_rows, repoint
 
 _c = enrollments.c
 _waiting = update(enrollments).where(_c.ended_at.is_(None), in_buckets(_c.bucket))
@@ -75,6 +75,14 @@ _UNDO = (
     )
 )
 _LEAVE_LAUNCHES = update(enrollments).where(_these).values(launch_id=None)
+_LAUNCHED = rows_of("launched", _c.id, _c.launch_id)
+_RETURN = update(enrollments).where(_c.id == _LAUNCHED.c.id).values(launch_id=_LAUNCHED.c.launch_id)
+_ENTRIES = rows_of("entries", _c.id, _c.entry_event_id)
+_RESTORE_ENTRIES = (
+    update(enrollments)
+    .where(_c.id == _ENTRIES.c.id)
+    .values(entry_event_id=_ENTRIES.c.entry_event_id)
+)
 _REPLACE_ENTRY_EVENTS = (
     update(enrollments)
     .where(_c.entry_event_id == bindparam("dropped"))
@@ -225,6 +233,23 @@ def _converting(reached: Select[tuple[int]], moment: ColumnElement[Instant | Non
 def give_to(tx: Tx, mergers: Sequence[Merger]) -> dict[int, list[int]]:
     """Move enrollments to the surviving profiles. Returns their ids by the merged profile's id."""
     return repoint(tx, enrollments, mergers)
+
+
+def give_back(tx: Tx, enrollment_ids: Collection[int], from_id: int, to: int) -> None:
+    """Give enrollments to the profile that an undone join separates."""
+    move_rows(tx, enrollments, "id", enrollment_ids, from_id, to)
+
+
+def return_to_launches(tx: Tx, launches: Collection[Sequence[Any]]) -> None:
+    """Restore the launches that a merge cleared: ids of enrollments, each with its launch."""
+    if launches:
+        tx.conn.execute(_RETURN, {"launched": [tuple(one) for one in launches]})
+
+
+def restore_entry_events(tx: Tx, entries: Collection[tuple[int, int]]) -> None:
+    """Restore entry events that a merge replaced: ids of enrollments, each with its event."""
+    if entries:
+        tx.conn.execute(_RESTORE_ENTRIES, {"entries": list(entries)})
 
 
 def leave_launches(tx: Tx, enrollment_ids: Collection[int]) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import BigInteger, bindparam, or_, select
+from sqlalchemy import BigInteger, bindparam, exists, or_, select
 
 from channels.explain import EXPLAINED_COLUMNS, ExplainedMessage, explanation
 from channels.messages import messages, past_messages
@@ -14,7 +14,7 @@ from config.database.engine import Tx
 from config.policy import Policy
 from profiles.bucketing import bucket_of
 from profiles.events import PROFILE_CHANGED
-from profiles.tables import consent_records, events, join_limit_hits, merges
+from profiles.tables import consent_records, events, identity_records, join_limit_hits, merges
 
 Tone = Literal["", "ok", "warn", "bad"]
 # After the last instant that is shown.
@@ -25,7 +25,7 @@ _PROFILE = bindparam("profile", type_=BigInteger)
 _BEFORE = bindparam("before", type_=BigInteger)
 _MOST = bindparam("most", type_=BigInteger)
 _m, _p, _e, _r, _j = messages.c, past_messages.c, events.c, consent_records.c, merges.c
-_l = join_limit_hits.c
+_l, _h = join_limit_hits.c, identity_records.c
 _MESSAGES = (
     select(*EXPLAINED_COLUMNS, _m.address)
     .where(_m.profile_id == _PROFILE, in_buckets(_m.bucket), _m.send_at < _BEFORE)
@@ -58,10 +58,24 @@ _CONSENT = (
     .order_by(_r.occurred_at.desc(), _r.id.desc())
     .limit(_MOST)
 )
-_JOINS = (
+_OLD_JOINS = (
     select(_j.from_id, _j.into_id, _j.merged_at, _j.why)
-    .where(or_(_j.into_id == _PROFILE, _j.from_id == _PROFILE), _j.merged_at < _BEFORE)
+    .where(
+        or_(_j.into_id == _PROFILE, _j.from_id == _PROFILE),
+        _j.merged_at < _BEFORE,
+        ~exists().where(_h.kind == "join", _h.from_id == _j.from_id, _h.profile_id == _PROFILE),
+    )
     .order_by(_j.merged_at.desc())
+    .limit(_MOST)
+)
+_JOINS = (
+    select(_h.id, _h.from_id, _h.into_id, _h.at, _h.why, _h.source, _h.undone_at, _h.undone_by)
+    .where(
+        _h.kind == "join",
+        or_(_h.profile_id == _PROFILE, _h.from_id == _PROFILE, _h.into_id == _PROFILE),
+        _h.at < _BEFORE,
+    )
+    .order_by(_h.at.desc(), _h.id.desc())
     .limit(_MOST)
 )
 _JOINED_INTO = select(_j.from_id).where(_j.into_id == _PROFILE).cte("joined_into", recursive=True)
@@ -124,7 +138,7 @@ class Happening(NamedTuple):
     """One entry: what happened, in a few words, and more about it.
 
     kind: `message`, `event`, `consent` or `join`. details: labels with values. tone: `ok`, `warn`
-    or `bad` for what should stand out.
+    or `bad` for what should stand out. undo: the number of a join that can be undone.
     """
 
     at: Instant
@@ -133,6 +147,7 @@ class Happening(NamedTuple):
     why: str = ""
     details: Sequence[tuple[str, str]] = ()
     tone: Tone = ""
+    undo: int | None = None
 
 
 class TimeLine(NamedTuple):
@@ -164,7 +179,8 @@ def time_line(
         *(_past(row) for row in read(_PAST)),
         *(_event(row.name, row.occurred_at, row.properties) for row in read(_EVENTS)),
         *(_consent(policy, row) for row in read(_CONSENT)),
-        *(_join(profile_id, row) for row in read(_JOINS)),
+        *(_old_join(profile_id, row) for row in read(_OLD_JOINS)),
+        *(one for row in read(_JOINS) for one in _join(profile_id, row)),
         *(_limit(row) for row in read(_LIMITS)),
     ]
     found.sort(key=lambda one: -one.at)
@@ -178,7 +194,8 @@ def joins_of(tx: Tx, profile_id: int) -> list[Happening]:
     """The joins of a customer and the limits that kept identifiers out, oldest first."""
     given = {"profile": profile_id, "before": _END, "most": _MOST_JOINS}
     found = [
-        *(_join(profile_id, row) for row in tx.conn.execute(_JOINS, given)),
+        *(_old_join(profile_id, row) for row in tx.conn.execute(_OLD_JOINS, given)),
+        *(one for row in tx.conn.execute(_JOINS, given) for one in _join(profile_id, row)),
         *(_limit(row) for row in tx.conn.execute(_LIMITS, given)),
     ]
     return sorted(found, key=lambda one: one.at)
@@ -253,7 +270,33 @@ def _consent(policy: Policy, row: Any) -> Happening:
     )
 
 
-def _join(profile_id: int, row: Any) -> Happening:
+def _join(profile_id: int, row: Any) -> Iterator[Happening]:
+    """A join, and its undoing."""
+    other = row.from_id if row.into_id == profile_id else row.into_id
+    details = [("join", str(row.id)), ("by", row.why), ("source", row.source)]
+    undone = row.undone_at is not None
+    yield Happening(
+        at=row.at,
+        kind="join",
+        what=f"Found to be one person with customer {other}",
+        why="It was undone later."
+        if undone
+        else "From then on there is one profile; what both did is on this time line.",
+        details=details,
+        undo=None if undone else row.id,
+    )
+    if undone:
+        yield Happening(
+            at=row.undone_at,
+            kind="join",
+            what=f"The join with customer {other} was undone",
+            why="What either of them refused holds for both. Calls do not join them again.",
+            details=[("join", str(row.id)), ("by", row.undone_by)],
+        )
+
+
+def _old_join(profile_id: int, row: Any) -> Happening:
+    """A join from before schema 0033, which can't be undone."""
     other = row.from_id if row.into_id == profile_id else row.into_id
     return Happening(
         at=row.merged_at,

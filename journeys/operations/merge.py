@@ -59,14 +59,32 @@ def merge(
     later: profiles that may be merged later in this transaction; locked here for the same reason.
     """
     concerned = {one for merger in mergers for one in (merger.from_id, merger.into_id)}
-    lock_events(tx, {*(merger.from_id for merger in mergers), *later})
-    _enrollments(tx, {*concerned, *later}, lock=True)
-    lock_profiles(tx, {*concerned, *also_lock})
+    lock_for_joins(
+        tx,
+        concerned,
+        events_of={*(merger.from_id for merger in mergers), *later},
+        enrollments_of={*concerned, *later},
+        also_lock=also_lock,
+    )
     if not mergers:
         return
     moved = _merge_enrollments(tx, mergers)
     twins = merge_profiles(tx, mergers, moved)
     transitions.replace_entry_events(tx, twins)
+
+
+def lock_for_joins(
+    tx: Tx,
+    profile_ids: Collection[int],
+    *,
+    events_of: Collection[int] | None = None,
+    enrollments_of: Collection[int] | None = None,
+    also_lock: Collection[int] = (),
+) -> None:
+    """Lock profiles with their events and enrollments, in the common order."""
+    lock_events(tx, profile_ids if events_of is None else events_of)
+    _enrollments(tx, profile_ids if enrollments_of is None else enrollments_of, lock=True)
+    lock_profiles(tx, {*profile_ids, *also_lock})
 
 
 def _merge_enrollments(tx: Tx, mergers: Sequence[Merger]) -> dict[int, dict[str, Any]]:

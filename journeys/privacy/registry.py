@@ -46,7 +46,7 @@ PERSONAL: Mapping[str, Personal] = {
         erasure="deleted",
         columns=_words(
             "kind value profile_id bucket country platform seen_at retired_at unverified_from "
-            "added_at"
+            "added_at origin_id"
         ),
     ),
     "suppression": Personal(
@@ -80,6 +80,17 @@ PERSONAL: Mapping[str, Personal] = {
             "identifier_kind identifier_value bucket"
         ),
         kept=_words("name occurred_at received_at worked_at"),
+    ),
+    "identity_record": Personal(
+        erasure="deleted",
+        columns=_words(
+            "id profile_id kind at origin_id from_id into_id from_origin into_origin why source "
+            "undone_at undone_by data bucket"
+        ),
+    ),
+    "kept_apart": Personal(
+        erasure="deleted",
+        columns=_words("join_id one_origin other_origin profile_id other_id"),
     ),
     "join_limit_hit": Personal(
         erasure="deleted",

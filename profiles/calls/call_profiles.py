@@ -31,7 +31,7 @@ from profiles.identity.person import Key
 from profiles.identity.upsert import new_profile
 from profiles.identity.verification import verify
 from profiles.rules import InputRules
-from profiles.tables import ADDRESS_KIND, events, identifiers
+from profiles.tables import ADDRESS_KIND, events, identifiers, kept_apart
 
 _i, _e = identifiers.c, events.c
 # Before every instant.
@@ -48,6 +48,10 @@ _COUNTS = (
 )
 _ADDRESSES = select(_i.profile_id, _i.kind, _i.value, is_in_use().label("in_use")).where(
     _theirs, one_of(_i.kind, tuple(ADDRESS_KIND.values()))
+)
+_k = kept_apart.c
+_APART = select(_k.profile_id, _k.other_id).where(
+    any_of(_k.profile_id, "profiles"), any_of(_k.other_id, "profiles")
 )
 _KEYS = rows_of("keys", _i.kind, _i.value)
 _RELEASE = (
@@ -217,6 +221,9 @@ def _on_record(tx: Tx, holders: Mapping[Key, Holder], rules: JoinRules) -> OnRec
     for row in tx.rows(_ADDRESSES, theirs):
         addresses.setdefault(row.profile_id, {})[row.kind, row.value] = row.in_use
     unverified = {key for key, holder in holders.items() if holder.unverified}
+    apart: set[frozenset[int]] = set()
+    if len(theirs["profiles"]) > 1:
+        apart = {frozenset(row) for row in tx.rows(_APART, theirs)}
     return OnRecord(
         owners=owners,
         unverified=unverified,
@@ -224,6 +231,7 @@ def _on_record(tx: Tx, holders: Mapping[Key, Holder], rules: JoinRules) -> OnRec
         addresses=addresses,
         sizes=sizes,
         counting=counting,
+        apart=apart,
         uncounted={key for key, one in holders.items() if one.added_at <= since[key[0]]},
     )
 

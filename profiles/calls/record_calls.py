@@ -267,22 +267,10 @@ def _without(
     """
     if not keys:
         return person, []
-    kept = {key for key in person.keys if key not in keys}
-    changed = person._replace(
-        user_id=person.user_id if ("user_id", person.user_id) in kept else None,
-        anonymous_id=person.anonymous_id if ("anonymous_id", person.anonymous_id) in kept else None,
-        email=person.email if ("email", person.email) in kept else None,
-        phone=person.phone if person.phone and ("phone", person.phone.value) in kept else None,
-        push_tokens={
-            token: platform
-            for token, platform in person.push_tokens.items()
-            if ("push_token", token) in kept
-        },
-    )
     kinds = {kind for kind, value in keys if (kind, value) not in limited}
     warnings = [
         f"{name} is left out: {why}"
         for kind, name in STATED_IN.items()
         if kind in kinds and kind != "user_id"
     ]
-    return changed, warnings
+    return person.without(keys), warnings

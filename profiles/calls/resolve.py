@@ -42,6 +42,7 @@ class OnRecord:
     sizes: the number of identifiers of each profile.
     counting: the number of those that count for a limit, by kind.
     uncounted: the identifiers in the calls that do not count any more.
+    apart: pairs of profiles whose join was undone.
     """
 
     owners: Mapping[Key, int]
@@ -51,6 +52,7 @@ class OnRecord:
     sizes: Mapping[int, int] = field(default_factory=dict)
     counting: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     uncounted: Set[Key] = frozenset()
+    apart: Set[frozenset[int]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,17 +187,28 @@ class _Group:
         if self.stays is not None:
             for one in self.going:
                 yield Merger(
-                    from_id=one.profile_id, into_id=self.stays, why=one.why, share=one.share
+                    from_id=one.profile_id,
+                    into_id=self.stays,
+                    why=one.why,
+                    share=one.share,
+                    via=one.via,
                 )
+
+    @property
+    def profiles(self) -> set[int]:
+        """The stored profiles of the customer."""
+        going = {one.profile_id for one in self.going}
+        return going if self.stays is None else going | {self.stays}
 
 
 class _Going(NamedTuple):
-    """A profile that is merged into another one: what joined them, and its usable parts (None:
-    all)."""
+    """A profile that is merged into another one: what joined them, its usable parts (None: all),
+    and the two identifiers that linked them."""
 
     profile_id: int
     why: str
     share: UsableParts | None
+    via: tuple[Key, Key]
 
 
 @dataclass(slots=True)
@@ -227,6 +240,7 @@ class _Customers:
         self._double_opt_in = double_opt_in
         self._rules = rules
         self._uncounted = set(on_record.uncounted)
+        self._apart = on_record.apart
         self._retired: set[Key] = set()  # addresses that joins retired
         self._groups: dict[Key, _Group] = {}
         by_profile: dict[int, _Group] = {}
@@ -399,7 +413,7 @@ class _Customers:
         """Join the profiles of two ids, unless they are two customers. False: the call must
         wait."""
         one, other = self.group(first), self.group(key)
-        if one is other:
+        if one is other or self._kept_apart(one, other):
             return True
         is_alias = call.kind == "alias"
         limited = self._exceeded(one, other, is_alias=is_alias)
@@ -408,11 +422,12 @@ class _Customers:
             return True
         beyond = self._exceeded(one, other) if is_alias else None
         larger = other.size - one.size > _MANY_MORE
+        via = (key, first)
         if other.has_user and (not one.has_user or larger):
-            one, other = other, one
+            one, other, via = other, one, (first, key)
         if (other.described and not one.is_bare) or (one.described and not other.is_bare):
             return False
-        self._take_in(one, other, call.kind, None)
+        self._take_in(one, other, call.kind, None, via)
         if beyond is not None:
             self._hit(place, LimitHit(key, beyond, call.kind, exempt=True))
         return True
@@ -441,7 +456,8 @@ class _Customers:
         staying, going = (one, other) if one.has_user else (other, one)
         if other.described or going.described:
             return False  # writing the earlier call can change which addresses they use
-        if self._may_join(key, call) and not going.has_user and not going.has_other(key):
+        may_join = self._may_join(key, call) and not self._kept_apart(one, other)
+        if may_join and not going.has_user and not going.has_other(key):
             if staying.described:
                 return False
             limited = self._exceeded(one, other)
@@ -457,7 +473,8 @@ class _Customers:
                 }
                 if going is one:
                     self.filling.add(place)
-            stayed = self._take_in(staying, going, call.kind, share)
+            via = (key, first) if going is other else (first, key)
+            stayed = self._take_in(staying, going, call.kind, share, via)
             if place not in self.filling:
                 stayed.state(key)
         elif key[0] == "push_token" and call.person.user_id is not None:
@@ -466,6 +483,14 @@ class _Customers:
                 return False
             self.group(first).state(key)
         return True
+
+    def _kept_apart(self, one: _Group, other: _Group) -> bool:
+        """Whether the join of two profiles of these customers was undone."""
+        return bool(self._apart) and any(
+            frozenset((mine, theirs)) in self._apart
+            for mine in one.profiles
+            for theirs in other.profiles
+        )
 
     def _exceeded(self, one: _Group, other: _Group, *, is_alias: bool = False) -> JoinKind | None:
         return exceeded(self._rules, one.counting, other.counting, is_alias=is_alias)
@@ -518,8 +543,18 @@ class _Customers:
             verified=key[0] in verified,
         )
 
-    def _take_in(self, one: _Group, other: _Group, why: str, share: UsableParts | None) -> _Group:
-        """Join the second group to the first. Returns the joined group."""
+    def _take_in(
+        self,
+        one: _Group,
+        other: _Group,
+        why: str,
+        share: UsableParts | None,
+        via: tuple[Key, Key],
+    ) -> _Group:
+        """Join the second group to the first. Returns the joined group.
+
+        via: the identifiers of the second and of the first that link them.
+        """
         going = other.going
         if share is not None:
             going = deque(
@@ -529,7 +564,7 @@ class _Customers:
         if one.stays is None and share is None:
             one.stays = other.stays
         elif other.stays is not None:
-            going.appendleft(_Going(other.stays, why, share))
+            going.appendleft(_Going(profile_id=other.stays, why=why, share=share, via=via))
         if share is None:
             usable = {
                 k: v

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from config.clock.times import Duration
 from config.errors import SegueError
-from config.policy import describe_errors
+from config.text.strict import describe_errors
 from config.text.suggestions import meant
 from profiles.conditions.json_path import parse_path
 from profiles.conditions.language import PropertyTest

@@ -19,7 +19,7 @@ from profiles.tables import consent_records, consents, preferences
 
 # Which statement of consent wins in a merge: a no, then unset, then a yes.
 _WEIGHT: Mapping[bool | None, int] = {False: 2, None: 1, True: 0}
-_WHY = "two profiles became one: the no holds"
+TWO_BECAME_ONE = "two profiles became one: the no holds"
 
 _c, _r = consents.c, consent_records.c
 _RECORDS = (
@@ -113,7 +113,10 @@ def write_consents(
     turned = [one for one in new if one.key in before and one.granted != before[one.key].granted]
     insert_records(
         tx,
-        [(*one.key, one.granted, one.changed_at, tx.now, _WHY, *[None] * 4) for one in turned],
+        [
+            (*one.key, one.granted, one.changed_at, tx.now, TWO_BECAME_ONE, *[None] * 4)
+            for one in turned
+        ],
     )
 
 

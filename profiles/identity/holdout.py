@@ -166,6 +166,13 @@ def merge_holdout(tx: Tx, mergers: Collection[Merger], notes: Notes) -> None:
         notes[merger.from_id]["held_out"] = {"survivor_was": merger.into_id in held}
 
 
+def set_held(tx: Tx, held: Mapping[int, bool]) -> None:
+    """Put profiles into the holdout or out of it, after the join that held them out is undone."""
+    delete_rows(tx, held_out, [{"profile_id": one} for one in held])
+    rows = [(one, bucket_of(one), tx.now) for one, is_held in sorted(held.items()) if is_held]
+    _INSERT(tx.conn, rows)
+
+
 def follow_joins(tx: Tx, holdout: Holdout, survivors: Collection[int]) -> None:
     """Store the addresses of held-out profiles that others were merged into."""
     if holdout.percent and survivors:

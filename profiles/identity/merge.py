@@ -4,7 +4,8 @@ If an address joins them, only the parts in `UsableParts` become usable. The oth
 not used. journeys/operations/merge.py moves the rows of journeys and channels and calls this
 module.
 
-`merge.moved` holds what a manual undo of a merge needs:
+`moved` in the record of the join (history.py) has what an undo needs (unmerge.py); the table
+`merge` has `identifiers` and `withheld` of it:
 
 - `identifiers`, `events`, `consent_records`, `enrollments`, `messages`, `past_messages`,
   `message_devices`: the keys of rows that moved
@@ -19,10 +20,11 @@ module.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import BigInteger, column, delete, select, update
 
+from config.clock.times import Instant
 from config.database.arrays import InsertRows, any_of, one_of, rows_of
 from config.database.buckets import in_buckets
 from config.database.engine import Tx
@@ -30,8 +32,10 @@ from config.database.locking import bucket_turns
 from profiles.attributes.latest import FIELDS, join_profiles
 from profiles.bucketing import buckets_of
 from profiles.consent.merge import merge_consents, merge_preferences
+from profiles.consent.state import consent_statements, withdrawn
 from profiles.events import PROFILE_CHANGED, NewEvent, record_events
 from profiles.identity.addresses import ONE_AT_A_TIME, is_in_use, is_retired
+from profiles.identity.history import write_joins, write_starts
 from profiles.identity.holdout import merge_holdout
 from profiles.identity.mergers import (
     Merger,
@@ -43,7 +47,7 @@ from profiles.identity.mergers import (
     rows_by_profile,
 )
 from profiles.identity.person import Key
-from profiles.tables import ADDRESS_KIND, events, identifiers, merges, profiles
+from profiles.tables import ADDRESS_KIND, events, identifiers, kept_apart, merges, profiles
 
 _ADDRESSES = frozenset(ADDRESS_KIND.values())
 
@@ -73,6 +77,11 @@ _THEIRS = (
     .order_by(_i.kind, _i.value)
 )
 _CHANGES = rows_of("changes", _i.kind, _i.value, _i.profile_id, _i.retired_at, _i.unverified_from)
+_SET_ORIGINS = (
+    update(identifiers)
+    .where(any_of(_i.profile_id, "profiles"), _i.origin_id.is_(None))
+    .values(origin_id=_i.profile_id)
+)
 _MOVE_IDENTIFIERS = (
     update(identifiers)
     .where(_i.kind == _CHANGES.c.kind, _i.value == _CHANGES.c.value)
@@ -85,6 +94,23 @@ _UPDATE_PROFILES = (
     update(profiles)
     .where(_p.id == _JOINED.c.id)
     .values({column.name: column for column in _JOINED.c if column.name != "id"})
+)
+_ALL_IDENTIFIERS = (
+    select(identifiers, is_in_use().label("in_use"))
+    .where(any_of(_i.profile_id, "profiles"))
+    .order_by(_i.seen_at, _i.value)
+)
+_ROWS = select(profiles).where(any_of(_p.id, "profiles"))
+_JOINING = rows_of("joining", column("from_id", BigInteger), column("into_id", BigInteger))
+_ONE_JOINS = (
+    update(kept_apart)
+    .where(kept_apart.c.profile_id == _JOINING.c.from_id)
+    .values(profile_id=_JOINING.c.into_id)
+)
+_OTHER_JOINS = (
+    update(kept_apart)
+    .where(kept_apart.c.other_id == _JOINING.c.from_id)
+    .values(other_id=_JOINING.c.into_id)
 )
 _INSERT_MERGES = InsertRows(_m.from_id, _m.into_id, _m.merged_at, _m.why, _m.moved)
 
@@ -114,6 +140,7 @@ def merge_profiles(
     event that is kept.
     """
     notes = {merger.from_id: dict(moved.get(merger.from_id, {})) for merger in mergers}
+    before = _before(tx, mergers)
     duplicates = _drop_duplicates(tx, mergers, notes)
     for from_id, keys in repoint(tx, events, mergers).items():
         notes[from_id]["events"] = keys
@@ -125,10 +152,14 @@ def merge_profiles(
     _INSERT_MERGES(
         tx.conn,
         [
-            (merger.from_id, merger.into_id, tx.now, merger.why, notes[merger.from_id])
+            (
+                *(merger.from_id, merger.into_id, tx.now, merger.why),
+                {name: notes[merger.from_id][name] for name in ("identifiers", "withheld")},
+            )
             for merger in mergers
         ],
     )
+    _write_history(tx, mergers, before, notes)
     changed = [
         NewEvent(
             profile_id=merger.into_id,
@@ -141,6 +172,71 @@ def merge_profiles(
     ]
     record_events(tx, changed, worked=False)
     return duplicates
+
+
+class _Before(NamedTuple):
+    """What merges read before they change anything.
+
+    identifiers: the rows of all these profiles. consents, rows: by profile.
+    """
+
+    identifiers: Sequence[Mapping[str, Any]]
+    profiles: Mapping[int, Mapping[str, Any]]
+    consents: Mapping[int, list[tuple[str, str, bool | None, Instant]]]
+
+    def origin(self, key: Key, otherwise: int) -> int:
+        """The profile that would have an identifier without any join."""
+        for row in self.identifiers:
+            if (row["kind"], row["value"]) == key:
+                origin: int = row["origin_id"] or row["profile_id"]
+                return origin
+        return otherwise
+
+
+def _before(tx: Tx, mergers: Sequence[Merger]) -> _Before:
+    ids = {one for merger in mergers for one in (merger.from_id, merger.into_id)}
+    found = tx.conn.execute(_ALL_IDENTIFIERS, {"profiles": ids}).mappings()
+    consents: dict[int, list[tuple[str, str, bool | None, Instant]]] = {one: [] for one in ids}
+    for one in {**withdrawn(tx, ids), **consent_statements(tx, ids)}.values():
+        consents[one.profile_id].append((one.channel, one.topic, one.granted, one.changed_at))
+    rows = tx.conn.execute(_ROWS, {"profiles": ids}).mappings()
+    return _Before([dict(row) for row in found], {row["id"]: dict(row) for row in rows}, consents)
+
+
+def _write_history(tx: Tx, mergers: Sequence[Merger], before: _Before, notes: Notes) -> None:
+    """Record the joins, and what profiles that had none were before."""
+    joined = {row["profile_id"] for row in before.identifiers if row["origin_id"] is not None}
+    holders = {merger.into_id: merger.into_id for merger in mergers}
+    holders |= {merger.from_id: merger.into_id for merger in mergers}
+    starts: dict[int, tuple[int, dict[str, Any]]] = {}
+    for profile_id in holders.keys() - joined:
+        theirs = [row for row in before.identifiers if row["profile_id"] == profile_id]
+        starts[profile_id] = (
+            holders[profile_id],
+            {
+                "profile": before.profiles[profile_id],
+                "identifiers": [{**row, "origin_id": profile_id} for row in theirs],
+                "in_use": [
+                    (row["kind"], row["value"])
+                    for row in theirs
+                    if row["kind"] in ONE_AT_A_TIME and row["in_use"]
+                ],
+                "consents": before.consents[profile_id],
+            },
+        )
+    write_starts(tx, dict(sorted(starts.items())))
+    edges: dict[int, tuple[int, int]] = {}
+    for merger in mergers:
+        edges[merger.from_id] = merger.from_id, merger.into_id
+        if merger.via is not None:
+            one, other = merger.via
+            edge = before.origin(one, merger.from_id), before.origin(other, merger.into_id)
+            if edge[0] != edge[1]:
+                edges[merger.from_id] = edge
+    write_joins(tx, mergers, edges, notes)
+    joining = [(merger.from_id, merger.into_id) for merger in mergers]
+    for statement in (_ONE_JOINS, _OTHER_JOINS):
+        tx.conn.execute(statement, {"joining": joining})
 
 
 def _drop_duplicates(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> dict[int, int]:
@@ -208,6 +304,7 @@ def _merge_identifiers(tx: Tx, mergers: Sequence[Merger], notes: Notes) -> None:
             "unverified": unverified,
             "withheld": {"addresses": withheld},
         }
+    tx.conn.execute(_SET_ORIGINS, {"profiles": ids})
     if changes:
         tx.conn.execute(_MOVE_IDENTIFIERS, {"changes": changes})
 

@@ -1,11 +1,12 @@
 """Mergers of profiles, and the statements on tables that all parts of a merge use."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     Delete,
     Integer,
@@ -59,13 +60,16 @@ class Merger:
     """A merge of one profile into another.
 
     why: what joined them. share: the usable parts if an address joined them; None: ids did, and all
-    of it is usable.
+    of it is usable. via: the two identifiers that linked them, of the profile that is removed
+    first; None: they were joined as wholes. source: who joined them.
     """
 
     from_id: int
     into_id: int
     why: str
     share: UsableParts | None = None
+    via: tuple[Key, Key] | None = field(default=None, compare=False)
+    source: str = field(default="calls", compare=False)
 
 
 Notes = Mapping[int, dict[str, Any]]  # by the id of the profile that is removed
@@ -88,6 +92,15 @@ def repoint(tx: Tx, table: Table, mergers: Sequence[Merger]) -> dict[int, list[A
         pairs = [(merger.from_id, merger.into_id, bucket_of(merger.into_id)) for merger in mergers]
         tx.conn.execute(_repointing(table), {"mergers": pairs})
     return moved
+
+
+def move_rows(
+    tx: Tx, table: Table, column: str, values: Collection[int], from_id: int, to: int
+) -> None:
+    """Give rows of one profile to another one: those with these values in a column."""
+    if values:
+        given = {"from_id": from_id, "to_id": to, "to_bucket": bucket_of(to), "these": values}
+        tx.conn.execute(_moving(table, column), given)
 
 
 def rows_by_profile(
@@ -141,6 +154,18 @@ def _repointing(table: Table) -> Update:
         update(table)
         .where(table.c.profile_id == pairs.c.from_id)
         .values(profile_id=pairs.c.into_id, bucket=pairs.c.bucket)
+    )
+
+
+@cache
+def _moving(table: Table, name: str) -> Update:
+    return (
+        update(table)
+        .where(
+            table.c.profile_id == bindparam("from_id", type_=BigInteger),
+            any_of(table.c[name], "these"),
+        )
+        .values(profile_id=bindparam("to_id"), bucket=bindparam("to_bucket"))
     )
 
 

@@ -206,6 +206,22 @@ class Person(NamedTuple):
             return [("user_id", self.user_id)]
         return [key for key in self.keys if key[0] in self.verified]
 
+    def without(self, keys: Collection[Key]) -> "Person":
+        """The person without some identifiers."""
+        if not keys:
+            return self
+        return self._replace(
+            user_id=None if ("user_id", self.user_id) in keys else self.user_id,
+            anonymous_id=None if ("anonymous_id", self.anonymous_id) in keys else self.anonymous_id,
+            email=None if ("email", self.email) in keys else self.email,
+            phone=None if self.phone and ("phone", self.phone.value) in keys else self.phone,
+            push_tokens={
+                token: platform
+                for token, platform in self.push_tokens.items()
+                if ("push_token", token) not in keys
+            },
+        )
+
     def described(self, key: Key) -> dict[str, Any]:
         """The columns that describe one of `keys`."""
         if key[0] == "phone" and self.phone is not None:

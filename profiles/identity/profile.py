@@ -33,6 +33,7 @@ _BLANK: Mapping[str, Any] = {
     "country": None,
     "platform": None,
     "retired_at": None,
+    "origin_id": None,
 }
 
 
@@ -94,6 +95,17 @@ class Account:
         before = {**self.before, "attribute_times": self.before["attribute_times"] or {}}
         return before != self.row or self.known != self.identifiers
 
+    def origin(self, person: Person) -> int | None:
+        """The origin that a statement is about; None: the profile was never joined."""
+        for key in person.keys:
+            row = self.identifiers.get(key)
+            if row is not None and row["origin_id"] is not None:
+                found: int = row["origin_id"]
+                return found
+        if any(row["origin_id"] is not None for row in self.identifiers.values()):
+            return self.id
+        return None
+
     @property
     def is_known(self) -> bool:
         """Whether it has, or had, an identifier other than anonymous ids."""
@@ -132,6 +144,7 @@ class Account:
         left_out: list[str] = []
         changed = False
         identifier = person.named_by
+        origin = self.origin(person)
         for name in FIELDS:
             value = getattr(person, name)
             if value is not None or name in person.removed:
@@ -143,9 +156,12 @@ class Account:
                 changed |= self.in_use.pop(kind, None) is not None
         for key in person.keys:
             if key in self.identifiers or not self._is_full(key, limits.identifiers, left_out):
-                changed |= self._name(key, person.described(key), at, now, key in elsewhere)
+                about = {**person.described(key), **self._new(key, origin, now)}
+                changed |= self._name(key, about, at, now, key in elsewhere)
         for token in person.removed_tokens:
-            changed |= self._sign_out(("push_token", token), at, elsewhere, left_out)
+            token_key: Key = ("push_token", token)
+            new = self._new(token_key, origin, now)
+            changed |= self._sign_out(token_key, at, elsewhere, left_out, new)
         if person.consent:
             self.consent.append(person)
         return Applied(changed, left_out)
@@ -236,6 +252,10 @@ class Account:
         )
         return True
 
+    def _new(self, key: Key, origin: int | None, now: Instant) -> dict[str, Any]:
+        """The columns that an identifier gets when it is added."""
+        return {} if key in self.identifiers else {"added_at": now, "origin_id": origin}
+
     def _name(
         self, key: Key, about: Mapping[str, Any], at: Instant | None, now: Instant, elsewhere: bool
     ) -> bool:
@@ -247,7 +267,7 @@ class Account:
         seen_at = now if at is None else at
         if here is not None:
             seen_at = here["seen_at"] if at is None else max(here["seen_at"], at)
-        row = {**(here or {**_BLANK, "added_at": now}), **about, "seen_at": seen_at}
+        row = {**(here or _BLANK), **about, "seen_at": seen_at}
         changed = here is None
         if key[0] in ONE_AT_A_TIME:
             if self._overrules(key[0], at):
@@ -268,7 +288,12 @@ class Account:
         return changed
 
     def _sign_out(
-        self, key: Key, at: Instant | None, elsewhere: Collection[Key], left_out: list[str]
+        self,
+        key: Key,
+        at: Instant | None,
+        elsewhere: Collection[Key],
+        left_out: list[str],
+        new: Mapping[str, Any],
     ) -> bool:
         """Retire a push token. Returns whether it was in use.
 
@@ -282,7 +307,7 @@ class Account:
             if key in elsewhere:
                 left_out.append("context.device.token is not removed: another customer has it")
                 return False
-            self.identifiers[key] = {**_BLANK, "added_at": at, "seen_at": at, "retired_at": at}
+            self.identifiers[key] = {**_BLANK, **new, "seen_at": at, "retired_at": at}
             return False
         if here["seen_at"] > at:
             return False

@@ -19,6 +19,7 @@ from profiles.identity.addresses import (
     is_suppressed_anywhere,
 )
 from profiles.identity.erased import suppress_erased
+from profiles.identity.history import write_statements
 from profiles.identity.holdout import Gain, follow_addresses, is_address
 from profiles.identity.owners import (
     Holder,
@@ -39,7 +40,7 @@ _DESCRIBED_BY = (
     *(_p.country, _p.timezone, _p.language),
     *(_p.attributes, _p.attribute_times, _p.attribute_identifiers),
 )
-_DESCRIBING = ("country", "platform", "seen_at", "retired_at", "added_at")
+_DESCRIBING = ("country", "platform", "seen_at", "retired_at", "added_at", "origin_id")
 _ROW = (_i.kind, _i.value, _i.profile_id, *(_i[name] for name in _DESCRIBING))
 
 _KEYS = rows_of("keys", _i.kind, _i.value)
@@ -135,6 +136,7 @@ def upsert_people(
     refused: dict[int, str] = {}
     left_out: dict[int, list[str]] = {}
     effective: set[int] = set()
+    said: list[tuple[int, Account, int]] = []  # about joined profiles
     for index, person in enumerate(people):
         try:
             account = book.account_of(person)
@@ -142,7 +144,10 @@ def upsert_people(
             refused[index] = str(error)
             placed.append(None)
         else:
+            origin = account.origin(person)
             taken = book.take(account, person, tx.now, rules.limits)
+            if origin is not None and person.has_details:
+                said.append((index, account, origin))
             if taken.changed:
                 effective.add(index)
             if taken.left_out:
@@ -162,6 +167,10 @@ def upsert_people(
     follow_addresses(tx, rules.holdout, gains)
     if gained := {gain.profile_id: gain.gained for gain in gains if gain.gained}:
         suppress_erased(tx, rules.erased, gained)
+    if said:
+        write_statements(
+            tx, [(account.id or 0, origin, people[index]) for index, account, origin in said]
+        )
     consent = change_consent_in_turn(
         tx,
         [some for account in touched for some in account.changes(in_turn=in_turn)],

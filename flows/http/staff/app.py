@@ -15,6 +15,7 @@ from flows.http.limits.guessing import Guesses
 from flows.http.staff import (
     account,
     approvals,
+    joins,
     people,
     personas,
     reports,
@@ -32,6 +33,7 @@ _PARTS = (
     account,
     today,
     people,
+    joins,
     journey,
     runs,
     message_preview,

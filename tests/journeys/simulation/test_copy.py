@@ -27,6 +27,8 @@ LEFT_OUT = {
     *("erased_address", "privacy_request"),
     # what joins have left out
     "join_limit_hit",
+    # the past of who is one customer
+    *("identity_record", "kept_apart"),
     # whether a launch may start is not simulated
     "approval",
     # access, and confirmations that customers have yet to give

@@ -154,7 +154,15 @@ def _record(
 
 
 # Numbers of rows, and times of joins.
-_LEFT_OUT = {"id", "profile_id", "bucket", "retired_at", "unverified_from", "updated_at"}
+_LEFT_OUT = {
+    "id",
+    "profile_id",
+    "bucket",
+    "retired_at",
+    "unverified_from",
+    "updated_at",
+    "origin_id",
+}
 
 
 def _rows(db: Database, number: int) -> list[Any]:

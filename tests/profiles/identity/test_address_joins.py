@@ -30,7 +30,7 @@ from profiles.tables import (
     consents,
     events,
     identifiers,
-    merges,
+    identity_records,
     preferences,
     profiles,
 )
@@ -524,8 +524,9 @@ def test_the_record_of_an_address_join_lists_what_was_withheld(db: Database, vic
     consent(db, m, "sms")
     take(db, identify(anon="m", email=VICTIM))
     with db.transaction(write=False) as tx:
-        [record] = tx.conn.execute(select(merges)).all()
-    moved = record.moved
+        of_joins = select(identity_records).where(identity_records.c.kind == "join")
+        [record] = tx.conn.execute(of_joins).all()
+    moved = record.data["moved"]
     assert (record.from_id, record.into_id) == (m, victim)
     assert sorted(moved["retired"]) == [["phone", EVIL_PHONE], ["push_token", "t-evil"]]
     assert sorted(moved["withheld"]["addresses"]) == sorted(moved["retired"])

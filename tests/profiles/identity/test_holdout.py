@@ -18,7 +18,7 @@ from profiles.identity.holdout import Holdout, held_among
 from profiles.identity.person import Person, normalise_email
 from profiles.identity.upsert import upsert_people
 from profiles.rules import InputRules
-from profiles.tables import held_out, held_out_addresses, identifiers, merges
+from profiles.tables import held_out, held_out_addresses, identifiers, identity_records
 from tests.support.counting import statements
 from tests.support.shop import MONDAY, House, described
 
@@ -145,7 +145,9 @@ def test_whoever_joins_a_held_out_profile_is_held_out(
     assert is_held(db, ann)
     assert visitor not in stored(db)
     with db.transaction(write=False) as tx:
-        [moved] = tx.conn.execute(select(merges.c.moved)).scalars()
+        of_joins = select(identity_records.c.data).where(identity_records.c.kind == "join")
+        [data] = tx.conn.execute(of_joins).scalars()
+        moved = data["moved"]
     expected = None if survivor_is_drawn else {"survivor_was": False}
     assert moved.get("held_out") == expected
     # From then on Ann's address holds out whoever has it.
