@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from config.clock.times import Duration
 from config.errors import SegueError
+from config.text.files import read_toml
 from config.text.strict import describe_errors
 from config.text.suggestions import meant
 from profiles.conditions.json_path import parse_path
@@ -103,11 +103,9 @@ class ComputedTraits:
 def read_traits(file: Path) -> tuple[ComputedTraits, list[SegueError]]:
     """The valid traits of a file, and what is wrong with the others; none if there is no file."""
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return ComputedTraits(), []
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        return ComputedTraits(), [SegueError(f"{file} is not valid TOML: {error}")]
+        content = read_toml(file) if file.exists() else {}
+    except SegueError as error:
+        return ComputedTraits(), [error]
     faults = [
         SegueError(f"{file}: there is no {key!r}; write each trait as [traits.NAME]")
         for key in content

@@ -1,13 +1,13 @@
 """The columns that matching compares, and the map that names them in a file."""
 
 import codecs
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from config.errors import SegueError
+from config.text.files import read_toml
 
 COLUMNS = (
     *("given_name", "surname", "birth_date", "street", "suburb", "postcode", "state", "city"),
@@ -53,12 +53,10 @@ class MatchMap(BaseModel):
 
 def load_match_map(path: Path) -> MatchMap:
     """Read a map (TOML). Raises SegueError that names the file, the key and the fix."""
+    if not path.exists():
+        raise SegueError(f"the column map {path} does not exist")
     try:
-        found = MatchMap.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise SegueError(f"the column map {path} does not exist") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SegueError(f"the column map {path} can't be read: {error}") from error
+        found = MatchMap.model_validate(read_toml(path))
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"]))

@@ -65,13 +65,13 @@ def test_the_digest_follows_what_decides_the_values(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[traits", "is not valid TOML"),
+        ("[traits", "line 12: not valid TOML"),
         ('[orders]\ncount = "a"', "there is no 'orders'; write each trait as [traits.NAME]"),
         ('[traits.Orders]\ncount = "a"', "a name has lower-case letters"),
         ('[traits.a]\ndescription = "d"', "write one of count, sum"),
         ('[traits.a]\ndescription = "d"\ncuont = "a"', "did you mean 'count'?"),
         ('[traits.a]\ndescription = "d"\ncount = "a"\nsum = "a"', "write one of count, sum"),
-        ('[traits.a]\ncount = "a"', "description: Field required"),
+        ('[traits.a]\ncount = "a"', "description: it is needed"),
         (
             '[traits.a]\ndescription = "d"\ncount = "a"\nwihtin = "3d"',
             "it has no 'wihtin'; did you mean 'within'?",
@@ -96,7 +96,7 @@ def test_the_digest_follows_what_decides_the_values(file: Path) -> None:
         ),
         (
             '[traits.a]\ndescription = "d"\nquantile = "spent_year"\ngroups = 1',
-            "greater than or equal to 2",
+            "it must be at least 2",
         ),
     ],
 )

@@ -35,7 +35,7 @@ def test_several_columns_are_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[columns", "can't be read"),
+        ("[columns", "not valid TOML"),
         ("[columns]\nsurnam = 'x'\n", "columns.surnam is unknown; allowed are given_name, surname"),
         ("[columns]\n", "names no column"),
         ("[column]\nsurname = 'x'\n", "columns: Field required"),
