@@ -21,6 +21,7 @@ from config.errors import SegueError
 from config.policy import CHANNELS
 from config.text.files import read_toml
 from config.text.invisible_characters import trimmed
+from config.text.strict import in_words
 from profiles.attributes.countries import country_code
 from profiles.imports.values import READ, DateOrder, DecimalMark, Style, Type, read_moment
 
@@ -218,4 +219,4 @@ def _first(error: ValidationError, kind: type[PeopleMap] | type[EventMap]) -> st
         part = kind if len(place) == 1 else columns if place[0] == "columns" else Column
         known = part.model_fields
         return f"{where} is unknown; allowed are {', '.join(known)}"
-    return f"{where}: {fault['msg'].removeprefix('Value error, ')}"
+    return f"{where}: {in_words(fault)}"

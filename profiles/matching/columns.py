@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 
 from config.errors import SegueError
 from config.text.files import read_toml
+from config.text.strict import in_words
 
 COLUMNS = (
     *("given_name", "surname", "birth_date", "street", "suburb", "postcode", "state", "city"),
@@ -65,7 +66,7 @@ def load_match_map(path: Path) -> MatchMap:
             raise SegueError(
                 f"the column map {path}: {where} is unknown; allowed are {known}"
             ) from error
-        said = fault["msg"].removeprefix("Value error, ")
+        said = in_words(fault)
         raise SegueError(f"the column map {path}: {where}: {said}") from error
     unknown = [name for name in found.columns if name not in COLUMNS]
     if unknown:

@@ -34,7 +34,7 @@ def test_personas_are_read_in_their_order(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[[personas", "is not valid TOML"),
+        ("[[personas", "not valid TOML"),
         ('[personas]\nname = "a"', "write each persona as [[personas]]"),
         ("[[persona]]\n", "write each persona as [[personas]]"),
         ('[[personas]]\ndescription = "d"\neveryone = true', 'persona 1: it needs name = "..."'),

@@ -587,13 +587,13 @@ def test_a_file_that_is_broken_as_a_whole_is_an_error(
     [
         (None, "the column map .* does not exist"),
         ("[columns", "not valid TOML"),
-        ("", "columns: Field required"),
+        ("", "columns: it is needed"),
         ("[columns]", "no column identifies the customer"),
         ('[columns]\nemial = "email"', "columns.emial is unknown; .* email, phone"),
         ('[column]\nemail = "email"', "column is unknown; .* columns, attributes"),
         (
             '[columns]\nemail = "email"\n[attributes]\nx = { column = "c", type = "money" }',
-            "attributes.x.type: Input should be 'text'",
+            "attributes.x.type: it must be 'text'",
         ),
         (
             '[columns]\nemail = "email"\n[attributes]\nx = { column = "c", typ = "date" }',
