@@ -5,6 +5,7 @@ from typing import NamedTuple
 from starlette.responses import Response
 from starlette.routing import Route
 
+from config.clock.crons import cron_in_words
 from flows.http.staff.site import Site, Visit
 from journeys.definition.catalog import Catalog
 from journeys.definition.journey import ScheduleEntry, SegmentEntry
@@ -70,5 +71,5 @@ def used_by(catalog: Catalog, segment: str) -> list[SegmentUse]:
         if isinstance(entry, SegmentEntry) and entry.segment == segment:
             uses.append(SegmentUse(name, "as soon as somebody joins it"))
         if isinstance(entry, ScheduleEntry) and entry.segment == segment:
-            uses.append(SegmentUse(name, f"by the schedule {entry.cron} ({entry.timezone})"))
+            uses.append(SegmentUse(name, f"{cron_in_words(entry.cron)} ({entry.timezone})"))
     return uses

@@ -1,12 +1,12 @@
 """Start, schedule and list runs through Prefect's API, for pages that act for a marketer."""
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import httpx
 
+from config.clock.crons import cron_in_words
 from config.clock.times import Instant, format_instant, parse_instant
 from config.errors import SegueError
 from config.settings import Settings
@@ -205,19 +205,14 @@ def _run(found: Mapping[str, Any], ui: str) -> PrefectRun:
     )
 
 
-def _in_words(cron: str) -> str:
-    """A cron line: "every Mon at 8:00"; the line itself if it is less plain."""
-    found = re.fullmatch(r"(\d+) (\d+) \* \* (\*|[a-z]{3})", cron, re.IGNORECASE)
-    if found is None:
-        return cron
-    minute, hour, day = found.groups()
-    return f"every {'day' if day == '*' else day.capitalize()} at {int(hour)}:{int(minute):02}"
-
-
 def _schedule(found: Mapping[str, Any]) -> PrefectSchedule:
     schedule = found["schedule"]
     cron = schedule.get("cron")
-    when = _in_words(cron) if cron else schedule.get("rrule") or f"every {schedule['interval']} s"
+    when = (
+        cron_in_words(cron) if cron else schedule.get("rrule") or f"every {schedule['interval']} s"
+    )
+    if cron:
+        when = cron_in_words(cron)
     zone = schedule.get("timezone")
     return PrefectSchedule(
         id=found["id"],
