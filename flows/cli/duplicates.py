@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.approvals import DecidedBy
-from flows.cli.output import AsJson, opened, print_json, say, show_table
+from flows.cli.output import AsJson, opened, print_json, say, say_done, show_table
 from flows.duplicates import accept, find_duplicates, refuse
 from profiles.duplicates import suggestions
 
@@ -67,14 +67,26 @@ def find_command(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 @commands.command(name="accept")
-def accept_command(context: typer.Context, suggestion: SuggestionId, by: DecidedBy = None) -> None:
+def accept_command(
+    context: typer.Context,
+    suggestion: SuggestionId,
+    by: DecidedBy = None,
+    as_json: AsJson = False,
+) -> None:
     """Join the two profiles: the newer becomes part of the older."""
     found = accept(opened(context), suggestion, by or getpass.getuser())
-    say(f"profile {found.right_id} is now part of profile {found.left_id}")
+    said = f"profile {found.right_id} is now part of profile {found.left_id}"
+    say_done(said, as_json=as_json, joined=found.right_id, into=found.left_id)
 
 
 @commands.command(name="refuse")
-def refuse_command(context: typer.Context, suggestion: SuggestionId, by: DecidedBy = None) -> None:
+def refuse_command(
+    context: typer.Context,
+    suggestion: SuggestionId,
+    by: DecidedBy = None,
+    as_json: AsJson = False,
+) -> None:
     """The two are not one person: never suggest them again."""
     found = refuse(opened(context), suggestion, by or getpass.getuser())
-    say(f"profiles {found.left_id} and {found.right_id} are not suggested again")
+    said = f"profiles {found.left_id} and {found.right_id} are not suggested again"
+    say_done(said, as_json=as_json, refused=[found.left_id, found.right_id])

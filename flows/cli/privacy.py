@@ -25,7 +25,9 @@ PersonArgument = Annotated[
     ),
 ]
 AskedBy = Annotated[str, typer.Option("--by", help="Who asks for it, for the record.")]
-WithoutAsking = Annotated[bool, typer.Option("--yes", help="Do not ask on a terminal.")]
+WithoutAsking = Annotated[
+    bool, typer.Option("--yes", help="Do not ask; needed without a terminal.")
+]
 
 
 @commands.command(name="erase")
@@ -48,7 +50,7 @@ def erase_command(
         found = find(tx)
         result = Erased(found.profile_id, count_rows(tx, found))
     if not dry_run:
-        confirm(f"Erase customer {found.profile_id} for good?", yes=yes or as_json)
+        confirm(f"Erase customer {found.profile_id} for good?", yes=yes)
         with segue.db.transaction() as tx:
             result = erase(
                 tx,
@@ -80,6 +82,7 @@ def export_command(
         typer.Option(help="Write export.json and export.html into this folder."),
     ] = None,
     by: AskedBy = COMMAND_LINE,
+    as_json: AsJson = False,
 ) -> None:
     """Export everything about one person, as JSON and as a readable page; else print the JSON."""
     from flows.privacy_page import write_export
@@ -93,7 +96,10 @@ def export_command(
     if to is None:
         print_json(exported)
         return
-    for file in write_export(exported, to, segue.settings.brand):
+    files = [str(file) for file in write_export(exported, to, segue.settings.brand)]
+    if as_json:
+        print_json({"files": files})
+    for file in () if as_json else files:
         say(f"wrote {file}")
 
 
@@ -114,8 +120,6 @@ def remove_sample(
     with segue.db.transaction(write=False) as tx:
         people = sample_customers(tx)
     if not dry_run and people:
-        if not yes and not sys.stdin.isatty():
-            raise SegueError(f"to erase the {len(people):,} sample customers, add --yes")
         confirm(f"Erase the {len(people):,} customers of the sample shop?", yes=yes)
     for profile_id in () if dry_run else people:
         with segue.db.transaction() as tx:
@@ -141,6 +145,10 @@ def show_counts(counts: Mapping[str, int]) -> None:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask on a terminal. Raises SegueError if the answer is no."""
-    if not yes and sys.stdin.isatty() and not typer.confirm(question):
+    """Ask on a terminal. Raises SegueError if the answer is no, or if there is none to ask on."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise SegueError("nothing was changed: without a terminal to ask on, add --yes")
+    if not typer.confirm(question):
         raise SegueError("nothing was changed")

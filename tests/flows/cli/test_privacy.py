@@ -27,14 +27,17 @@ def test_a_person_is_erased_after_a_dry_run(house: House, segue: Segue) -> None:
     assert planned["erased"] is False
     assert planned["rows"]["identifier"] == 4
     assert tables_of(house.db, ann) == before
-    done = orjson.loads(segue("erase", "ann", "--json", "--by", "zoe").out)
+    done = orjson.loads(segue("erase", "ann", "--yes", "--json", "--by", "zoe").out)
     assert done == {**planned, "erased": True}
     assert tables_of(house.db, ann) == set()
     again = segue("erase", "ann")
     assert again.status == 1
     assert "no customer has the identifier 'ann'" in again.err
     house.customer("bob")
-    assert "erased." in segue("erase", "bob").out
+    refused = segue("erase", "bob")
+    assert (refused.status, refused.out) == (1, "")
+    assert "without a terminal to ask on, add --yes" in refused.err
+    assert "erased." in segue("erase", "bob", "--yes").out
 
 
 def test_an_export_has_everything_of_the_person_and_of_nobody_else(

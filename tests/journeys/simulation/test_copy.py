@@ -25,6 +25,8 @@ LEFT_OUT = {
     *("kept_report", "segment_count", "persona_move"),
     # requests of people, and the addresses of those who were erased, whom a copy does not have
     *("erased_address", "privacy_request"),
+    # pairs that are probably one customer
+    "duplicate",
     # what joins have left out
     "join_limit_hit",
     # the past of who is one customer
