@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from config.channels import masked_number
 from config.clock.zones import zone
 from flows.app import Segue
 from flows.cli.output import AsJson, opened, print_json, say, say_counts, show_table
@@ -80,7 +81,7 @@ def _show_segment(segue: Segue, segment: Segment, *, as_json: bool) -> None:
             "id": str(one.id),
             "name": masked_name(one.name),
             "email": masked(one.email, "email"),
-            "phone": masked(one.phone, "sms"),
+            "phone": str(masked_number(one.phone)).removeprefix("to ") if one.phone else "",
             "country": one.country,
         }
         for one in people

@@ -98,6 +98,24 @@ ACTS: dict[str, list[Act]] = {
     "end": [lambda tx, ids: transitions.end(tx, ids, "completed")],
     "undo": [lambda tx, ids: transitions.undo(tx, ids, "the launch was undone")],
 }
+
+
+def given_back(tx: Tx, enrollment_id: int) -> int:
+    owner = rows_of(tx)[enrollment_id].profile_id
+    transitions.give_back(tx, [enrollment_id], owner, 9)
+    return 1
+
+
+def returned(tx: Tx, enrollment_id: int) -> int:
+    transitions.return_to_launches(tx, [(enrollment_id, "another launch")])
+    return 1
+
+
+def restored(tx: Tx, enrollment_id: int) -> int:
+    transitions.restore_entry_events(tx, [(enrollment_id, 5)])
+    return 1
+
+
 CHANGE_NO_STATE: dict[str, Act] = {
     "convert": lambda tx, ids: transitions.convert(
         tx, select(enrollments.c.id), literal(MONDAY), {}
@@ -106,6 +124,9 @@ CHANGE_NO_STATE: dict[str, Act] = {
         len(moved)
         for moved in transitions.give_to(tx, [Merger(from_id=1, into_id=9, why="test")]).values()
     ),
+    "give_back": lambda tx, ids: given_back(tx, ids[0]),
+    "return_to_launches": lambda tx, ids: returned(tx, ids[0]),
+    "restore_entry_events": lambda tx, ids: restored(tx, ids[0]),
     "leave_launches": lambda tx, ids: transitions.leave_launches(tx, ids),
     "replace_entry_events": lambda tx, ids: transitions.replace_entry_events(tx, {1: 2}),
 }

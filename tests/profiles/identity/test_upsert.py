@@ -107,6 +107,8 @@ def test_a_new_person_becomes_a_profile_with_identifiers_and_consent(db: Databas
             ["user_id", "7", ["attributes.first_name", "country", "language", "timezone"]]
         ],
         "bucket": bucket_of(1),
+        "computed": None,
+        "persona": None,
     }
     with db.transaction(write=False) as tx:
         rows = tx.conn.execute(select(identifiers).order_by(identifiers.c.kind)).all()

@@ -22,7 +22,7 @@ from profiles.matching.cleaning import cleaned
         ("phone", "+44 7700 900123", "700900123"),
         ("phone", "07700 900 123", "700900123"),
         ("national_id", "QQ 12-34", "qq1234"),
-        ("surname", "n/a", "n a"),
+        ("surname", "n/a", None),
         ("surname", "NULL", None),
         ("phone", "0000", None),
         ("street", "  ", None),
