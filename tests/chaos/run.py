@@ -100,6 +100,8 @@ def run(engine: Engine, seed: int, seconds: float) -> tuple[dict[str, Any], list
             answering.start()
             storm = _Storm(crew=crew, shop=shop, seed=seed, seconds=seconds, troubles=troubles)
             storm.rage()
+            db.close()  # it may have a connection that the storm has cut
+            db = Database(url)
             began = time.monotonic()
             calm = patiently(partial(_is_calm, db), partial(_progress, db))
             calm_after = time.monotonic() - began
