@@ -6,6 +6,7 @@ import typer
 
 from config.channels import masked_number
 from config.clock.zones import zone
+from config.text.invisible_characters import visible
 from flows.app import Segue
 from flows.cli.output import AsJson, opened, print_json, say, say_counts, show_table
 from flows.http.staff.words import masked, masked_name
@@ -80,7 +81,7 @@ def _show_segment(segue: Segue, segment: Segment, *, as_json: bool) -> None:
         {
             "id": str(one.id),
             "name": masked_name(one.name),
-            "email": masked(one.email, "email"),
+            "email": visible(masked(one.email, "email")),
             "phone": str(masked_number(one.phone)).removeprefix("to ") if one.phone else "",
             "country": one.country,
         }
