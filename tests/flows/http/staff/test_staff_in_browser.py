@@ -24,6 +24,7 @@ PAGES = (
 )
 ONLY_WITH_PEOPLE = (
     *("/stop", "/journeys", "/journeys/welcome", "/segments", "/staff", "/password", "/account"),
+    "/personas",
     *("/people/1", f"{MAIL}&person=1"),
     *("/journeys/win-back/people?step=we+miss+you", "/journeys/win-back/stop"),
 )
