@@ -7,10 +7,10 @@ from sqlalchemy import ColumnElement, Table, or_
 from sqlmodel import SQLModel
 
 # Also the tables that only the channels and journeys define.
-import journeys.tables  # noqa: F401
-from channels.messages import nameless as _messages  # noqa: F401
+import journeys.tables  # noqa: F401  tables
+from channels.messages import nameless as _messages  # noqa: F401  tables
 from config.database.arrays import any_of
-from journeys.enrollments import nameless as _enrollments  # noqa: F401
+from journeys.enrollments import nameless as _enrollments  # noqa: F401  tables
 from journeys.privacy.people import DataSubject
 from journeys.privacy.registry import PERSONAL
 from profiles.identity.holdout import is_address

@@ -32,6 +32,15 @@ PICTURES = (
     ("today", "/", 1280, 900, "light"),
     ("journey", "/journeys/win-back", 1280, 1000, "light"),
     ("person", "/people/{person}", 1280, 1000, "dark"),
+    ("people", "/people", 1280, 900, "light"),
+    ("journeys", "/journeys", 1280, 700, "light"),
+    ("report", "/journeys/win-back/report", 1280, 1000, "light"),
+    ("experiment", "/journeys/welcome/experiment?step=which+nudge", 1280, 900, "light"),
+    ("segments", "/segments", 1280, 700, "light"),
+    ("segment", "/segments/lapsed", 390, 844, "light"),
+    ("personas", "/personas", 1280, 500, "light"),
+    ("approvals", "/approvals", 1280, 700, "light"),
+    ("yardstick", "/yardstick", 1280, 1000, "light"),
     ("message", _MESSAGE + "&person={person}&width=phone", 390, 844, "light"),
 )
 
